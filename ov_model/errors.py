@@ -1,0 +1,90 @@
+"""Every error this project raises on purpose, and the reason codes that the ledger records."""
+
+from __future__ import annotations
+
+
+class OvError(Exception):
+    """Base of all errors of this project; the message names the offender and the way out."""
+
+
+class UsageError(OvError):
+    """Options that contradict each other or cannot be honored (exit code 2)."""
+
+
+class LockedError(OvError):
+    """Another live process is writing the same shard."""
+
+
+class UpstreamError(OvError):
+    """A stage was asked to build on a shard whose upstream is missing or failed."""
+
+
+class DamagedVideo(OvError):
+    """A frame that the index promised did not decode; the caller re-indexes by decoding (`Video.reindex`)."""
+
+
+class SampleError(OvError):
+    """One sample cannot be processed. `reason` is the code that its ledger row carries."""
+
+    reason = "error"
+
+
+class MissingFile(SampleError):
+    reason = "missing_file"
+
+
+class EmptyFile(SampleError):
+    reason = "empty_file"
+
+
+class UnreadableContainer(SampleError):
+    reason = "unreadable_container"
+
+
+class NoVideoStream(SampleError):
+    reason = "no_video_stream"
+
+
+class UnsupportedCodec(SampleError):
+    reason = "unsupported_codec"
+
+
+class DecodeError(SampleError):
+    reason = "decode_error"
+
+
+class BadImage(SampleError):
+    reason = "bad_image"
+
+
+class BadRecord(SampleError):
+    reason = "bad_record"
+
+
+class DuplicateRecord(SampleError):
+    reason = "duplicate"
+
+
+class OutsideRoot(SampleError):
+    reason = "outside_root"
+
+
+class MissingVisidx(SampleError):
+    reason = "missing_visidx"
+
+
+class SampleTimeout(SampleError):
+    reason = "timeout"
+
+
+class SampleCrashed(SampleError):
+    reason = "crashed"
+
+
+class OutOfMemory(SampleError):
+    reason = "out_of_memory"
+
+
+def reason_codes() -> dict[str, type[SampleError]]:
+    """Reason code -> error class, for every subclass of SampleError."""
+    return {cls.reason: cls for cls in SampleError.__subclasses__()}
