@@ -1,0 +1,116 @@
+"""Atomic files and content hashes: an output either stands whole under its name or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20
+TEMP_SUFFIX = ".tmp"
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbor for writing; on success fsync it and rename it over `path`, on error remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name[:200]}.{os.getpid()}{TEMP_SUFFIX}")
+    try:
+        with open(temp, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temp.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_write(path) as stream:
+        stream.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON atomically."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=2).encode())
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy atomically."""
+    with atomic_write(path) as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read one .npy array; pickled objects are refused."""
+    return np.load(path, allow_pickle=False)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put the content of `source` under `target` atomically: a hard link where the file system allows, else a copy."""
+    if target.exists() and os.path.samefile(source, target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temp = target.with_name(f".{target.name[:200]}.{os.getpid()}{TEMP_SUFFIX}")
+    with suppress(FileNotFoundError):
+        temp.unlink()
+    try:
+        os.link(source, temp)
+    except OSError:
+        shutil.copyfile(source, temp)
+        with open(temp, "rb+") as stream:
+            os.fsync(stream.fileno())
+    os.replace(temp, target)
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Remove what writers that were killed left below `folder`; only call while holding its lock. Returns the count."""
+    leftovers = [path for path in folder.rglob(f".*{TEMP_SUFFIX}") if path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON (sorted keys, no spaces), hexadecimal."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_arrays(*arrays: NDArray[Any]) -> str:
+    """SHA-256 over dtype, shape and bytes of arrays, hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
