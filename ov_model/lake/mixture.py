@@ -1,8 +1,8 @@
 """Join training JSONLs into one, by weight or by count: `mix(MixtureSpec(...))`.
 
-The draw depends on the seed, the sources' names and their row numbers only, so it is the same on every machine,
-and rows that a source gains later leave the order of the others alone. A source is never loaded: its rows are
-found by offset.
+The draw depends on the seed, the sources' names and their row numbers only, so it is the same on every
+machine, and rows that a source gains later leave the order of the others alone. A source is never loaded: its
+rows are found by offset.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class MixtureSpec:
 
 @dataclass(frozen=True)
 class MixtureReport:
-    """What one call of `mix` found and did; `counts` and `available`: rows taken and rows there, by source."""
+    """What one call of `mix` did; `counts` and `available`: rows taken and rows there, by source."""
 
     rows: int
     counts: dict[str, int]
@@ -98,9 +98,9 @@ class MixtureReport:
 def plan_counts(spec: MixtureSpec, available: Mapping[str, int]) -> dict[str, int]:
     """How many rows each source gives.
 
-    A source with a `count` gives exactly that many. Without a `size`, a weight is the number of passes through
-    the source (2 = every row twice, 0.5 = half of them). With a `size`, what the counts leave is shared in
-    proportion to the weights, by largest remainder, so that the sum is the size.
+    A source with a `count` gives exactly that many. Without a `size`, a weight is the number of passes
+    through the source (2 = every row twice, 0.5 = half of them). With a `size`, what the counts leave is
+    shared in proportion to the weights, by largest remainder, so that the sum is the size.
 
     Raises:
         UsageError: rows are wanted of an empty source, or a size is left over that no weight takes.
@@ -114,7 +114,7 @@ def plan_counts(spec: MixtureSpec, available: Mapping[str, int]) -> dict[str, in
         total = sum(source.weight for source in weighted)
         if left and not total:
             raise UsageError(
-                f"mixture {spec.name}: {left} of its {spec.size} rows are left and no weight takes them; lower it"
+                f"mixture {spec.name}: {left} of {spec.size} rows are left and no weight takes them"
             )
         exact = [left * source.weight / total if total else 0.0 for source in weighted]
         floors = [int(share) for share in exact]
@@ -131,10 +131,11 @@ def plan_counts(spec: MixtureSpec, available: Mapping[str, int]) -> dict[str, in
 
 
 def draw(spec: MixtureSpec, available: Mapping[str, int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Rows of the mixture in order: source_N int32 (index into `spec.sources`), row_N int64 (row of that source).
+    """Rows of the mixture in order: source_N int32 (index into `spec.sources`), row_N int64 (its row).
 
-    A source is passed through whole as often as its count allows; the last, partial pass takes the rows with the
-    smallest keys. Shuffled, rows come by key over all sources; else source by source, pass by pass, in row order.
+    A source is passed through whole as often as its count allows; the last, partial pass takes the rows with
+    the smallest keys. Shuffled, rows come by key over all sources; else source by source, pass by pass, in
+    row order.
     """
     counts = plan_counts(spec, available)
     sources, rows, keys = [], [], []
@@ -178,7 +179,7 @@ def line_spans(path: Path) -> NDArray[np.int64]:
 
 
 def relocate(row: dict[str, Any], base: Path, relative_to: Path | None) -> dict[str, Any]:
-    """The row with its file paths (relative ones start at `base`) made absolute, or relative to `relative_to`."""
+    """The row with its paths, relative ones read from `base`, made absolute or relative to `relative_to`."""
 
     def place(path: str) -> str:
         absolute = os.path.normpath(base / path)
