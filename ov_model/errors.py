@@ -73,6 +73,10 @@ class MissingVisidx(SampleError):
     reason = "missing_visidx"
 
 
+class NotPackable(SampleError):
+    reason = "not_packable"
+
+
 class SampleTimeout(SampleError):
     reason = "timeout"
 

@@ -114,3 +114,23 @@ def hash_arrays(*arrays: NDArray[Any]) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Write several files of one folder: all are on disk before the first takes its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temps = {name: folder / f".{i}.{os.getpid()}{TEMP_SUFFIX}" for i, name in enumerate(files)}
+    try:
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with open(temps[name], "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name, temp in temps.items():
+            os.replace(temp, folder / name)
+    except BaseException:
+        for temp in temps.values():
+            temp.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)

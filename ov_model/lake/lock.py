@@ -1,0 +1,135 @@
+"""One writer per shard: a lock file with owner and heartbeat, taken by the command line and Dagster alike.
+
+Exclusive creation, not flock, so that it holds on network file systems. A lock whose owner died on this host, or whose
+heartbeat is older than EXPIRY seconds, is taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ov_model.errors import LockedError
+
+HEARTBEAT = 10.0
+EXPIRY = 90.0
+
+
+class ShardLock:
+    """Context manager that holds `path` (a `.lock` file) while a shard is written.
+
+    Raises:
+        LockedError: on entry, a live process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ShardLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        owner = {
+            "token": self.token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _process_start(os.getpid()),
+        }
+        while not self._create(json.dumps(owner)):
+            self._evict_dead_owner()
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {self.path.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._owner().get("token") == self.token:
+            self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise LockedError when another process has taken the lock over (this one was suspended too long)."""
+        owner = self._owner()
+        if owner.get("token") != self.token:
+            raise LockedError(f"{self.path}: taken over by {_describe(owner)}; this run stops without writing")
+
+    def _create(self, text: str) -> bool:
+        """Create the lock file whole: it appears by link, so no reader sees it empty."""
+        temp = self.path.with_name(f".{self.path.name}.{self.token}.tmp")
+        temp.write_text(text)
+        try:
+            os.link(temp, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            temp.unlink()
+        return True
+
+    def _evict_dead_owner(self) -> None:
+        owner = self._owner()
+        try:
+            age = time.time() - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return
+        same_host = owner.get("host") == socket.gethostname()
+        dead = same_host and _process_start(int(owner.get("pid", 0))) != owner.get("started")
+        if not dead and age < EXPIRY:
+            raise LockedError(
+                f"{self.path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); "
+                f"wait for it, or stop it. A lock without a sign of life for {EXPIRY:.0f} s is taken over."
+            )
+        grave = self.path.with_name(f".{self.path.name}.{self.token}.dead.tmp")
+        with suppress(FileNotFoundError):
+            os.rename(self.path, grave)
+            if _read(grave).get("token") != owner.get("token"):
+                with suppress(FileExistsError):
+                    os.link(grave, self.path)
+            grave.unlink()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            with suppress(FileNotFoundError):
+                if self._owner().get("token") == self.token:
+                    os.utime(self.path)
+
+    def _owner(self) -> dict[str, Any]:
+        return _read(self.path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _describe(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
+
+
+def _process_start(pid: int) -> str | None:
+    """Start time of a live process (tells a recycled pid from the owner), None when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        if os.path.isdir("/proc/self"):
+            return None
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return "alive"
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]

@@ -1,0 +1,253 @@
+"""What a worker does to one medium: probe it, choose its patches, pack its mosaics, in one decode.
+
+A Job is plain data, so that it travels to a worker process; its results are what the ledger rows are made of.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ov_model.codec.choose import Choice, ChooseOptions, choose_patches, read_contents
+from ov_model.codec.energy import SquareMap
+from ov_model.codec.video import VideoInfo, open_video, quiet
+from ov_model.errors import NotPackable, SampleError
+from ov_model.geometry import Geometry
+from ov_model.lake.files import hash_arrays, read_array, write_array, write_json
+from ov_model.lake.layout import FRAME_IDS, META, VISIDX, sample_key, stage1_prefix
+from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
+from ov_model.mosaic.write import PackOptions, write_pack
+
+_SECONDS_PER_PIXEL = 1.2e-8
+DECODES_PER_ESTIMATE = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The record that names a medium's files."""
+
+    id: str
+    media: str
+    row: int
+
+
+@dataclass(frozen=True)
+class VisidxTask:
+    """Choose patches and write them below `root` under the sample's name."""
+
+    root: Path
+    options: ChooseOptions
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MosaicsTask:
+    """Pack mosaics into `folder`; `prefix` is the stage-1 file prefix, None when the same job chooses the patches."""
+
+    folder: Path
+    options: PackOptions
+    prefix: Path | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One medium and what is wanted of it."""
+
+    path: Path
+    sample: Sample
+    timeout: float | None
+    probe: bool = False
+    visidx: VisidxTask | None = None
+    mosaics: MosaicsTask | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one stage made of a medium: absolute output paths, or an error."""
+
+    outputs: list[Path]
+    output_hash: str
+    bytes: int
+    signal: str
+    facts: dict[str, Any]
+    seconds: float
+    error: SampleError | None = None
+
+
+def do_job(job: Job) -> dict[str, Result]:
+    """Run a job; the results by stage name (`raw_videos`, `visidx`, `mosaics`). A stage's error is in its Result."""
+    quiet()
+    cv2.setNumThreads(1)
+    results: dict[str, Result] = {}
+    if job.probe:
+        results["raw_videos"] = _timed(lambda: _probe(job))
+    choice: Choice | None = None
+    if (visidx := job.visidx) is not None:
+        chosen: list[Choice] = []
+        results["visidx"] = _timed(lambda: _visidx(job, visidx, chosen))
+        choice = chosen[0] if chosen else None
+    if (mosaics := job.mosaics) is not None:
+        failed = results["visidx"].error if "visidx" in results else None
+        results["mosaics"] = _failure(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
+    return results
+
+
+def read_meta(prefix: Path) -> dict[str, Any]:
+    """The meta file of a stage-1 prefix."""
+    return json.loads(Path(f"{prefix}{META}").read_text())
+
+
+def stage1_files(prefix: Path | str) -> list[Path]:
+    """The three files of a stage-1 prefix."""
+    return [Path(f"{prefix}{suffix}") for suffix in (VISIDX, FRAME_IDS, META)]
+
+
+def _timed(stage: Callable[[], Result]) -> Result:
+    start = time.perf_counter()
+    try:
+        result = stage()
+    except SampleError as error:
+        result = _failure(error)
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def _failure(error: SampleError) -> Result:
+    return Result([], "", 0, "", {}, 0.0, error)
+
+
+def _allow_time(job: Job, info: VideoInfo) -> None:
+    """A sample may take 60 s + 4 x its estimated decode time, unless told."""
+    if job.timeout is None:
+        pixels = float(info.width) * info.height * info.n_demuxed
+        set_deadline(BASE_TIMEOUT + DECODES_PER_ESTIMATE * pixels * _SECONDS_PER_PIXEL)
+
+
+def _probe(job: Job) -> Result:
+    with open_video(job.path) as video:
+        facts = asdict(video.info)
+    return Result([], hash_arrays(), 0, "", facts, 0.0)
+
+
+def _visidx(job: Job, task: VisidxTask, chosen: list[Choice]) -> Result:
+    keep_frames = job.mosaics is not None
+    choice = choose_patches(
+        job.path, task.options, keep_frames=keep_frames, on_open=lambda info: _allow_time(job, info)
+    )
+    chosen.append(choice)
+    sample, geometry = job.sample, task.options.geometry
+    prefix = task.root / stage1_prefix(sample.media, sample.id, sample.row, geometry, len(choice.pos_K3))
+    meta = stage1_meta(sample, choice, task)
+    output_hash = hash_arrays(choice.pos_K3, choice.frame_ids_T)
+    visidx, frame_ids, meta_path = stage1_files(prefix)
+    write_array(visidx, choice.pos_K3)
+    write_array(frame_ids, choice.frame_ids_T)
+    write_json(meta_path, {**meta, "visidx_hash": output_hash})
+    size = choice.pos_K3.nbytes + choice.frame_ids_T.nbytes
+    facts = {
+        "K": len(choice.pos_K3),
+        "codec": choice.info.codec,
+        "width": choice.info.width,
+        "height": choice.info.height,
+        "n_demuxed": choice.info.n_demuxed,
+        "n_frames": choice.n_frames,
+        "damaged": choice.damaged,
+        "pictures": choice.pictures,
+        "intra_share": choice.intra_share,
+        "repeated": choice.repeated,
+        "first_full": task.options.select.keep_first_full_frame,
+    }
+    return Result([visidx, frame_ids, meta_path], output_hash, size, choice.signal, facts, 0.0)
+
+
+def stage1_meta(sample: Sample, choice: Choice, task: VisidxTask) -> dict[str, Any]:
+    """The published meta fields in their order, then ours."""
+    options, geometry, square = task.options, task.options.geometry, choice.square
+    h_start, h_end, w_start, w_end = square.valid_range(geometry.patch_size)
+    valid = int(choice.valid_HW.sum())
+    info = choice.info
+    return {
+        "sample_id": sample.id,
+        "sample_key": sample_key(sample.media, sample.id, sample.row),
+        "video": sample.media,
+        "T": geometry.sequence_length,
+        "frame_ids": None,
+        "preprocess": f"square{geometry.square_size}",
+        "square_size": geometry.square_size,
+        "patch": geometry.patch_size,
+        "keep_frames_equiv": geometry.num_images,
+        "padding_policy": options.select.padding_policy,
+        "keep_uniform_first": options.select.keep_uniform_first,
+        "keep_first_full_frame": options.select.keep_first_full_frame,
+        "H0": square.H0,
+        "W0": square.W0,
+        "pad_info": square.as_dict(),
+        "hb": geometry.grid,
+        "wb": geometry.grid,
+        "S_total": geometry.patches_per_image,
+        "S_valid": valid,
+        "K": len(choice.pos_K3),
+        "padding_patch_filtered": geometry.patches_per_image - valid,
+        "valid_ranges": {
+            "S_valid": valid,
+            "hb_total": geometry.grid,
+            "wb_total": geometry.grid,
+            "valid_h_start": h_start,
+            "valid_h_end": h_end,
+            "valid_w_start": w_start,
+            "valid_w_end": w_end,
+        },
+        "signal": choice.signal,
+        "signal_requested": options.signal,
+        "geometry": asdict(geometry),
+        "energy": asdict(options.energy),
+        "signal_options": asdict(options.signals),
+        "codec": info.codec,
+        "pix_fmt": info.pix_fmt,
+        "rotation": info.rotation,
+        "sar": list(info.sar),
+        "sar_applied": options.apply_sar,
+        "n_demuxed": info.n_demuxed,
+        "n_decoded": choice.n_frames,
+        "damaged": choice.damaged,
+        "pictures": choice.pictures,
+        "intra_share": choice.intra_share,
+        "repeated_tail": choice.repeated,
+        **task.identity,
+    }
+
+
+def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
+    if choice is None:
+        assert task.prefix is not None
+        visidx, frame_ids, _ = stage1_files(task.prefix)
+        meta = read_meta(task.prefix)
+        pos_K3, frame_ids_T = read_array(visidx), read_array(frame_ids)
+        square = SquareMap(**{name: meta["pad_info"][name] for name in SquareMap.__dataclass_fields__})
+        check_packable(pos_K3.shape, task.options.geometry, str(visidx))
+        damaged = bool(meta.get("damaged"))
+        contents = read_contents(job.path, frame_ids_T, square, damaged=damaged)
+        signal = meta.get("signal", "reference")
+    else:
+        pos_K3, frame_ids_T, square, signal = choice.pos_K3, choice.frame_ids_T, choice.square, choice.signal
+        check_packable(pos_K3.shape, task.options.geometry, str(job.path))
+        contents = iter(choice.contents.items())
+    names, output_hash, size = write_pack(
+        task.folder, job.sample.media, contents, frame_ids_T, pos_K3, square, task.options
+    )
+    facts = {"N": task.options.geometry.num_images, "K": len(pos_K3)}
+    return Result([task.folder / name for name in names], output_hash, size, signal, facts, 0.0)
+
+
+def check_packable(shape: tuple[int, ...], geometry: Geometry, name: str) -> None:
+    """Raise NotPackable for positions that do not fill whole mosaics."""
+    if shape != (geometry.num_patches, 3):
+        raise NotPackable(
+            f"{name}: positions have shape {list(shape)}, but {geometry.num_images} mosaics need "
+            f"[{geometry.num_patches}, 3]; run stage 1 with padding_policy zero or repeat"
+        )
