@@ -1,0 +1,45 @@
+"""Decoded frames as arrays: stored luma, RGB as the published mosaics have it, rotation for display."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The luma plane as stored, never range-converted; uint8 [H, W].
+
+    More than 8 bits are rounded to 8. RGB and palette frames, which store no luma, are converted by swscale.
+    """
+    layout = frame.format
+    if layout.is_rgb or layout.has_palette:
+        frame = frame.reformat(format="gray")
+    elif not layout.is_planar and layout.name != "gray" and not layout.name.startswith(("gray1", "gray9")):
+        frame = frame.reformat(format="yuv444p")
+    layout = frame.format
+    plane, bits = frame.planes[0], layout.components[0].bits
+    if bits <= 8:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        return rows[: frame.height, : frame.width].copy()
+    dtype = ">u2" if layout.is_big_endian else "<u2"
+    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // 2)[: frame.height, : frame.width]
+    # P010 and its kin keep their bits at the top of the 16.
+    shift = 8 if layout.name[:2] in ("p0", "p2", "p4") else bits - 8
+    wide = rows.astype(np.uint32) + (1 << (shift - 1))
+    return np.minimum(wide >> shift, 255).astype(np.uint8)
+
+
+def rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The frame in RGB by the BT.601 matrix, whatever its tag, and the tagged range; uint8 [H, W, 3], not rotated.
+
+    The published mosaics were made so; with cv2.resize and Pillow's JPEG it gives them byte for byte.
+    """
+    return frame.reformat(format="rgb24", src_colorspace="ITU601").to_ndarray()
+
+
+def rotate(array: NDArray, rotation: int) -> NDArray:
+    """The array [H, W, ...] turned clockwise by 0, 90, 180 or 270 degrees, contiguous."""
+    if rotation % 90:
+        raise ValueError(f"rotation is {rotation}; it must be a multiple of 90 degrees")
+    return np.ascontiguousarray(np.rot90(array, -(rotation // 90)))
