@@ -7,7 +7,7 @@ PYTHON ?= python3
 EXTRAS ?= dagster,dev
 PORT ?= 3000
 BIN := .venv/bin
-STAMP := .venv/.installed
+STAMP := .venv/.installed-$(EXTRAS)
 SLOW_TESTS := browser faults services
 DAGSTER_HOME := $(CURDIR)/dagster_home
 export DAGSTER_HOME
