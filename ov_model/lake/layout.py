@@ -18,7 +18,7 @@ _STAGE1_NAME = re.compile(
     r"_T(?P<T>\d+)_square(?P<square>\d+)_p(?P<patch>\d+)_K(?P<K>\d+)\.meta\.json$",
     re.DOTALL,
 )
-VISIDX, FRAME_IDS, META = ".visidx_thw.npy", ".frame_ids.npy", ".meta.json"
+VISIDX_SUFFIX, FRAME_IDS_SUFFIX, META_SUFFIX = ".visidx_thw.npy", ".frame_ids.npy", ".meta.json"
 POSITIONS = "positions_thw.npy"
 
 

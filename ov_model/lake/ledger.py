@@ -21,12 +21,12 @@ from typing import Any
 
 import polars as pl
 
+from ov_model.errors import SampleError
 from ov_model.lake.files import atomic_write, hash_json, remove_temporaries, sync_folder
 from ov_model.lake.layout import Shard, ledger_path
 from ov_model.lake.lock import ShardLock
 
-OK, PASSED, FAILED, DUPLICATE = "ok", "passed", "failed", "duplicate"
-DONE = (OK, PASSED)
+OK, PASSED, FAILED, DUPLICATE, SKIPPED = "ok", "passed", "failed", "duplicate", "skipped"
 
 SCHEMA: dict[str, Any] = {
     "row": pl.Int64,
@@ -105,6 +105,13 @@ def library_versions() -> str:
     return json.dumps(found, sort_keys=True)
 
 
+def row_error(row: Row) -> SampleError:
+    """A failed row's reason as an error again, for the stage that builds on it."""
+    error = SampleError(row.detail)
+    error.reason = row.reason or row.status
+    return error
+
+
 class Ledger:
     """The ledger of one stage and shard, open for writing: holds the shard's lock while it is entered."""
 
@@ -141,7 +148,9 @@ class Ledger:
         self.lock.__exit__(kind, value, trace)
 
     def find(self, key: str) -> Row | None:
-        """The row of a sample from an earlier run, or None."""
+        """The row of a sample, from this run or an earlier one, or None."""
+        if key in self._fresh:
+            return self._fresh[key]
         position = self._index.get(key)
         return None if position is None else self._row(position)
 
@@ -168,7 +177,9 @@ class Ledger:
         if not keep_unseen:
             older = older.filter(pl.col("key").is_in(list(self._kept)))
         frame = pl.concat([older, to_frame(self._fresh.values())]).sort("row", "key")
-        if not (self.path.exists() and not self.journal_size() and frame.equals(self._frame.sort("row", "key"))):
+        if not (
+            self.path.exists() and not self.journal_size() and frame.equals(self._frame.sort("row", "key"))
+        ):
             with atomic_write(self.path) as stream:
                 frame.write_parquet(stream)
         self._stream.truncate(0)
@@ -227,6 +238,7 @@ class Report:
     passed: int
     failed: int
     duplicates: int
+    skipped: int
     reasons: dict[str, int]
     signals: dict[str, int]
     computed: int
@@ -269,6 +281,7 @@ def summarize(
         passed=status.get(PASSED, 0),
         failed=status.get(FAILED, 0),
         duplicates=status.get(DUPLICATE, 0),
+        skipped=status.get(SKIPPED, 0),
         reasons=dict(sorted(failed["reason"].value_counts().iter_rows())),
         signals=dict(sorted(done.filter(pl.col("signal") != "")["signal"].value_counts().iter_rows())),
         computed=computed,

@@ -136,7 +136,11 @@ def count_placeholders(conversations: Sequence[dict[str, str]]) -> int:
 
 
 def resolve_media(
-    media: str, *, media_root: Path | None, allowed_roots: Sequence[Path] = (), dataset_path: Path | None = None
+    media: str,
+    *,
+    media_root: Path | None,
+    allowed_roots: Sequence[Path] = (),
+    dataset_path: Path | None = None,
 ) -> Path:
     """The file that a media path means: relative to `media_root`, else to the current folder.
 
@@ -181,7 +185,9 @@ def _read_values(path: Path) -> Iterator[Any]:
             try:
                 yield from ijson.items(stream, "item", use_float=True)
             except ijson.JSONError as error:
-                raise UsageError(f"{path}: the JSON array breaks near byte {stream.tell()}: {error}") from error
+                raise UsageError(
+                    f"{path}: the JSON array breaks near byte {stream.tell()}: {error}"
+                ) from error
         elif path.suffix == ".json" and first not in (b"{", b""):
             raise UsageError(f"{path}: begins with {first!r}, expected a JSON array or one object a line")
         else:

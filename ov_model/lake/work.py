@@ -20,7 +20,7 @@ from ov_model.codec.video import VideoInfo, open_video, quiet
 from ov_model.errors import NotPackable, SampleError
 from ov_model.geometry import Geometry
 from ov_model.lake.files import hash_arrays, read_array, write_array, write_json
-from ov_model.lake.layout import FRAME_IDS, META, VISIDX, sample_key, stage1_prefix
+from ov_model.lake.layout import FRAME_IDS_SUFFIX, META_SUFFIX, VISIDX_SUFFIX, sample_key, stage1_prefix
 from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
 from ov_model.mosaic.write import PackOptions, write_pack
 
@@ -48,9 +48,11 @@ class VisidxTask:
 
 @dataclass(frozen=True)
 class MosaicsTask:
-    """Pack mosaics into `folder`; `prefix` is the stage-1 file prefix, None when the same job chooses the patches."""
+    """Pack mosaics into `folder`, named after `media`; `prefix` is that of the stage-1 files, None when the same job
+    chooses the patches."""
 
     folder: Path
+    media: str
     options: PackOptions
     prefix: Path | None
 
@@ -94,18 +96,20 @@ def do_job(job: Job) -> dict[str, Result]:
         choice = chosen[0] if chosen else None
     if (mosaics := job.mosaics) is not None:
         failed = results["visidx"].error if "visidx" in results else None
-        results["mosaics"] = _failure(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
+        results["mosaics"] = (
+            failed_result(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
+        )
     return results
 
 
 def read_meta(prefix: Path) -> dict[str, Any]:
     """The meta file of a stage-1 prefix."""
-    return json.loads(Path(f"{prefix}{META}").read_text())
+    return json.loads(Path(f"{prefix}{META_SUFFIX}").read_text())
 
 
 def stage1_files(prefix: Path | str) -> list[Path]:
     """The three files of a stage-1 prefix."""
-    return [Path(f"{prefix}{suffix}") for suffix in (VISIDX, FRAME_IDS, META)]
+    return [Path(f"{prefix}{suffix}") for suffix in (VISIDX_SUFFIX, FRAME_IDS_SUFFIX, META_SUFFIX)]
 
 
 def _timed(stage: Callable[[], Result]) -> Result:
@@ -113,11 +117,12 @@ def _timed(stage: Callable[[], Result]) -> Result:
     try:
         result = stage()
     except SampleError as error:
-        result = _failure(error)
+        result = failed_result(error)
     return replace(result, seconds=time.perf_counter() - start)
 
 
-def _failure(error: SampleError) -> Result:
+def failed_result(error: SampleError | None) -> Result:
+    """A Result without outputs."""
     return Result([], "", 0, "", {}, 0.0, error)
 
 
@@ -238,7 +243,7 @@ def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
         check_packable(pos_K3.shape, task.options.geometry, str(job.path))
         contents = iter(choice.contents.items())
     names, output_hash, size = write_pack(
-        task.folder, job.sample.media, contents, frame_ids_T, pos_K3, square, task.options
+        task.folder, task.media, contents, frame_ids_T, pos_K3, square, task.options
     )
     facts = {"N": task.options.geometry.num_images, "K": len(pos_K3)}
     return Result([task.folder / name for name in names], output_hash, size, signal, facts, 0.0)

@@ -125,7 +125,9 @@ def _outcome(future: Future[Any], attempt: int, scheduled: float) -> Outcome:
     except ProcessExpired as expired:
         code = expired.exitcode
         if code == -signal.SIGALRM:
-            error = SampleTimeout(f"took longer than allowed and was ended after {elapsed:.0f} s; raise --timeout to wait")
+            error = SampleTimeout(
+                f"took longer than allowed and was ended after {elapsed:.0f} s; raise --timeout to wait"
+            )
         elif code == -signal.SIGKILL:
             error = OutOfMemory("its worker was killed by the system, most likely for memory")
         else:

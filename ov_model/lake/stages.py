@@ -1,0 +1,179 @@
+"""The three stages that look at media, as the shard engine sees them: what applies, what identifies, how to share."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ov_model.codec.choose import ChooseOptions
+from ov_model.errors import MissingVisidx, SampleError, UsageError
+from ov_model.lake.conversations import to_images
+from ov_model.lake.files import hash_json, link_or_copy, write_json
+from ov_model.lake.layout import POSITIONS, VISIDX_SUFFIX, mosaic_name, pack_folder, stage1_prefix
+from ov_model.lake.ledger import OK, Row, row_error
+from ov_model.lake.records import Record
+from ov_model.lake.work import MosaicsTask, VisidxTask, stage1_files
+from ov_model.mosaic.write import PackOptions
+
+RAW_VERSION = 1
+VISIDX_VERSION = 1
+MOSAICS_VERSION = 1
+RAW, VISIDX, MOSAICS = "raw_videos", "visidx", "mosaics"
+
+
+class Stage(ABC):
+    """What the engine asks of a stage. `root`: the folder its outputs are relative to."""
+
+    name: str
+    version: int
+    skippable: tuple[type[SampleError], ...] = ()
+
+    def __init__(self, root: Path, config: Any) -> None:
+        self.root = root
+        self.config_hash = hash_json({"stage": self.name, "version": self.version, "options": config})[:16]
+
+    def check(self, record: Record) -> None:
+        """Raise a SampleError for a record that this stage cannot use."""
+
+    def upstream(self, record: Record) -> str:
+        """Hash of what an earlier stage made of this record; a SampleError says it made nothing."""
+        return ""
+
+    def input_hash(self, record: Record, content_hash: str, upstream: str) -> str:
+        """Changes when a sample must be looked at again."""
+        return hash_json([record.id, record.media, record.row, content_hash, upstream])[:32]
+
+    def media_key(self, content_hash: str, upstream: str) -> str:
+        """Equal for samples whose outputs are the same bytes."""
+        return hash_json([content_hash, upstream, self.config_hash])[:32]
+
+    @abstractmethod
+    def share(self, source: Row, record: Record) -> list[Path]:
+        """Give `record` the outputs that `source` has already; returns their absolute paths."""
+
+
+class RawStage(Stage):
+    """Is the file there, what is in it, what does it hash to. No outputs but the ledger."""
+
+    name, version = RAW, RAW_VERSION
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, None)
+
+    def share(self, source: Row, record: Record) -> list[Path]:
+        return []
+
+
+class VisidxStage(Stage):
+    """Stage 1: the chosen patches of each video."""
+
+    name, version = VISIDX, VISIDX_VERSION
+
+    def __init__(self, root: Path, folder: Path, options: ChooseOptions) -> None:
+        super().__init__(root, asdict(options))
+        self.folder, self.options = folder, options
+
+    def task(self, content_hash: str) -> VisidxTask:
+        """What a worker is told."""
+        identity = {
+            "content_hash": content_hash,
+            "config_hash": self.config_hash,
+            "stage_version": self.version,
+        }
+        return VisidxTask(self.folder, self.options, identity)
+
+    def share(self, source: Row, record: Record) -> list[Path]:
+        num_rows = json.loads(source.facts)["K"]
+        prefix = self.folder / stage1_prefix(
+            record.media, record.id, record.row, self.options.geometry, num_rows
+        )
+        made = [self.root / output for output in source.outputs]
+        targets = stage1_files(prefix)
+        for origin, target in zip(made[:2], targets[:2], strict=True):
+            link_or_copy(origin, target)
+        meta = json.loads(made[2].read_text())
+        write_json(
+            targets[2], {**meta, "sample_id": record.id, "sample_key": record.key, "video": record.media}
+        )
+        return targets
+
+
+@dataclass(frozen=True)
+class VisidxRef:
+    """Stage-1 files of a sample: prefix of their names, hash of their content, whether frame 0 was kept whole."""
+
+    prefix: Path
+    hash: str
+    first_full: bool
+
+
+class MosaicsStage(Stage):
+    """Stage 2: the chosen patches as mosaics. `find` looks a record's stage-1 files up."""
+
+    name, version = MOSAICS, MOSAICS_VERSION
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        options: PackOptions,
+        find: Callable[[Record], VisidxRef],
+        *,
+        skip_missing: bool = False,
+    ) -> None:
+        config = {name: value for name, value in asdict(options).items() if name != "first_full"}
+        super().__init__(root, config)
+        self.folder, self.options, self.find = folder, options, find
+        self.skippable = (MissingVisidx,) if skip_missing else ()
+
+    def check(self, record: Record) -> None:
+        if not self.options.export_patches:
+            to_images(record, self.options.geometry.num_images)
+
+    def upstream(self, record: Record) -> str:
+        ref = self.find(record)
+        self.check_first_full(ref.first_full, str(ref.prefix))
+        return ref.hash
+
+    def check_first_full(self, first_full: bool, name: str) -> None:
+        """Refuse a flag that contradicts what stage 1 did."""
+        if self.options.first_full not in (None, first_full):
+            did = "kept" if first_full else "did not keep"
+            flag = "first_full" if self.options.first_full else "no-first_full"
+            raise UsageError(
+                f"{name}: stage 1 {did} the first frame whole, which --{flag} contradicts; leave the flag out, or run "
+                f"stage 1 with --{'no-' if first_full else ''}keep_first_full_frame"
+            )
+
+    def task(self, record: Record, prefix: Path | None) -> MosaicsTask:
+        """What a worker is told; no prefix when the same job chooses the patches."""
+        return MosaicsTask(
+            self.folder / pack_folder(record.media, record.id), record.media, self.options, prefix
+        )
+
+    def share(self, source: Row, record: Record) -> list[Path]:
+        target_folder = self.folder / pack_folder(record.media, record.id)
+        targets = []
+        for index, output in enumerate(source.outputs):
+            origin = self.root / output
+            if origin.parent.name == "patches":
+                target = target_folder / "patches" / origin.name
+            elif origin.name == POSITIONS:
+                target = target_folder / POSITIONS
+            else:
+                target = target_folder / mosaic_name(record.media, index)
+            link_or_copy(origin, target)
+            targets.append(target)
+        return targets
+
+
+def ref_from_row(row: Row, root: Path) -> VisidxRef:
+    """The stage-1 files that a ledger row names."""
+    if row.status != OK:
+        raise row_error(row)
+    prefix = root / row.outputs[0].removesuffix(VISIDX_SUFFIX)
+    return VisidxRef(prefix, row.output_hash, bool(json.loads(row.facts)["first_full"]))

@@ -1,0 +1,248 @@
+"""Stage 2: chosen patches -> mosaics and the training JSONL; or (rewrite) existing mosaics attached to records.
+
+ov stage2 --mode pack --input_dataset raw.json --visidx_root visidx --out_image_root images --out_jsonl train.jsonl
+ov stage2 --mode rewrite --input_dataset other.json --out_image_root images --out_jsonl other_train.jsonl
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from ov_model.errors import BadRecord, MissingVisidx, SampleError, UsageError
+from ov_model.geometry import Geometry
+from ov_model.lake.files import hash_json
+from ov_model.lake.jsonl import JsonlSummary, training_row, write_training_jsonl
+from ov_model.lake.layout import POSITIONS, Shard, media_stem, mosaic_name, safe_name, sharded, short_sha1
+from ov_model.lake.ledger import (
+    DUPLICATE,
+    FAILED,
+    OK,
+    PASSED,
+    SKIPPED,
+    Report,
+    Row,
+    read_ledger,
+    summarize,
+    to_frame,
+)
+from ov_model.lake.media import MediaPolicy
+from ov_model.lake.records import Record
+from ov_model.lake.run import run_shard
+from ov_model.lake.stages import MOSAICS, MosaicsStage
+from ov_model.lake.visidx import VisidxIndex
+from ov_model.lake.workers import RunOptions
+from ov_model.mosaic.write import PackOptions
+from ov_model.stage1 import shard_records, stage_ledger, write_failures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage2Config:
+    """Options of stage 2; names and meanings are the reference's, then ours."""
+
+    input_dataset: Path
+    """Raw dataset: JSON array or JSONL."""
+    out_jsonl: Path
+    """Training JSONL to write."""
+    mode: Literal["pack", "rewrite"] = "pack"
+    """Make mosaics, or attach existing ones to records by (stem, path hash) without decoding."""
+    visidx_root: Path | None = None
+    """Folder of the stage-1 files (pack)."""
+    out_image_root: Path
+    """Folder of the mosaics."""
+    num_images: int = 8
+    """Mosaics per video, N."""
+    square_size: int = 576
+    """Side of a mosaic, pixels."""
+    T: int = 64
+    """Sampled frames."""
+    patch: int = 16
+    """Side of a patch, pixels."""
+    layout: Literal["time_spatial", "spatial"] = "time_spatial"
+    """Fill tiles in (t, h, w) order, or paste each patch at its own place."""
+    first_full: bool | None = None
+    """Mosaic 0 is the whole first frame [default: what stage 1 did; a flag must agree with it]."""
+    write_positions: bool = True
+    """Write positions_thw.npy beside the mosaics."""
+    export_patches: bool = False
+    """Write single patches instead of mosaics and leave the conversations alone."""
+    include_positions: bool = False
+    """Put positions_thw into the rows (rewrite)."""
+    skip_missing: bool = False
+    """Skip records without stage-1 files (counted) instead of failing them."""
+    skip_missing_packs: bool = False
+    """Skip records without mosaics (rewrite; counted) instead of failing them."""
+    force_shard_out: bool = False
+    """Name the output {out_jsonl}.shard00of01.jsonl also when there is one shard."""
+    num_shards: int = 1
+    """Number of parts the dataset is split into, by hash of the sample."""
+    shard_id: int = 0
+    """Which part to do."""
+    num_workers: int = 1
+    """Worker processes."""
+    max_samples: int = 0
+    """Only the first so many records (0: all)."""
+    log_every: int = 200
+    """Samples between log lines."""
+    maxtasks_per_child: int = 2000
+    """Samples after which a worker process is replaced."""
+    fail_txt: Path | None = None
+    """Failures as tab-separated id, path, reason [default: {out_jsonl}.fail.txt]."""
+    absolute_paths: bool = False
+    """Write absolute paths into the JSONL."""
+    media_root: Path | None = None
+    """Folder that relative media paths start from; nothing outside it is read."""
+    allowed_roots: tuple[Path, ...] = ()
+    """Folders that media may lie in."""
+    retry_failed: bool = False
+    """Take only the samples that failed before."""
+    overwrite: bool = False
+    """Do every sample again."""
+    timeout: float | None = None
+    """Seconds a sample may take [default: 60 + 4 x its estimated decode time]."""
+    memory_gb: float = 4.0
+    """Memory a worker may take, GiB."""
+
+    def geometry(self) -> Geometry:
+        """The numbers that stage 1 must have used too."""
+        return Geometry(self.T, self.num_images, self.square_size, self.patch)
+
+    def pack_options(self) -> PackOptions:
+        """The options that decide bytes."""
+        return PackOptions(
+            self.geometry(), self.layout, self.first_full, self.write_positions, self.export_patches
+        )
+
+    def run_options(self) -> RunOptions:
+        """The options that decide how the work is done."""
+        return RunOptions(
+            num_workers=self.num_workers,
+            timeout=self.timeout,
+            memory_gb=self.memory_gb,
+            maxtasks_per_child=self.maxtasks_per_child,
+            retry_failed=self.retry_failed,
+            overwrite=self.overwrite,
+            max_samples=self.max_samples,
+            log_every=self.log_every,
+        )
+
+    def jsonl_path(self) -> Path:
+        """Where the rows go, with the shard in the name where there are several."""
+        shard = Shard(self.shard_id, self.num_shards)
+        return (
+            sharded(self.out_jsonl, shard) if self.num_shards > 1 or self.force_shard_out else self.out_jsonl
+        )
+
+    def render_path(self) -> Callable[[str], str]:
+        """How a path is written into the JSONL."""
+        return os.path.abspath if self.absolute_paths else str
+
+
+def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
+    """Make (or find) the mosaics of a shard's records and write its training JSONL.
+
+    Raises:
+        UsageError: options that contradict each other or stage 1. LockedError: another process writes this shard.
+    """
+    report, ledger = _pack(config) if config.mode == "pack" else _rewrite(config)
+    render = config.render_path()
+    positions = config.mode == "pack" or config.include_positions
+
+    def make_row(record: Record, outputs: list[str]) -> dict[str, Any]:
+        paths = [str(config.out_image_root / output) for output in outputs]
+        return training_row(record, paths, config.num_images, render, positions=positions)
+
+    summary = write_training_jsonl(config.jsonl_path(), _records(config), ledger, make_row)
+    failures = config.fail_txt or config.out_jsonl.with_name(f"{config.out_jsonl.name}.fail.txt")
+    write_failures(failures, ledger.filter(pl.col("status") == FAILED))
+    return replace(report, outputs=[summary.path, failures]), summary
+
+
+def _records(config: Stage2Config) -> list[Record]:
+    records = list(shard_records(config.input_dataset, Shard(config.shard_id, config.num_shards)))
+    return records[: config.max_samples] if config.max_samples else records
+
+
+def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
+    if config.visidx_root is None or not config.visidx_root.is_dir():
+        raise UsageError(
+            f"--visidx_root is {config.visidx_root}; mode pack needs the folder that stage 1 wrote"
+        )
+    index = VisidxIndex(config.visidx_root, config.geometry())
+    stage = MosaicsStage(
+        config.out_image_root,
+        config.out_image_root,
+        config.pack_options(),
+        index.find,
+        skip_missing=config.skip_missing,
+    )
+    shard = Shard(config.shard_id, config.num_shards)
+    policy = MediaPolicy(config.input_dataset, config.media_root, config.allowed_roots)
+    hints = sorted((config.visidx_root / "ledger").glob("visidx.shard*.parquet"))
+    report = run_shard(
+        _records(config), [stage], shard, policy, config.run_options(), hints=hints, title="stage2"
+    )[MOSAICS]
+    return report, read_ledger(stage_ledger(report))
+
+
+def _rewrite(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
+    if not config.out_image_root.is_dir():
+        raise UsageError(
+            f"--out_image_root {config.out_image_root} is not a folder; mode rewrite needs existing mosaics"
+        )
+    folders: dict[str, list[str]] = defaultdict(list)
+    with os.scandir(config.out_image_root) as entries:
+        for entry in entries:
+            folders[entry.name[-8:]].append(entry.name)
+    seen: set[str] = set()
+    rows = []
+    for record in _records(config):
+        row = Row(record.row, record.key, record.id, record.media, record.kind, status=PASSED)
+        try:
+            if record.error is not None:
+                raise record.error
+            if record.kind == "video":
+                row.outputs = _existing_pack(record, folders, config)
+                row.status = OK
+        except SampleError as error:
+            skipped = config.skip_missing_packs and isinstance(error, MissingVisidx)
+            row.status, row.reason, row.detail = SKIPPED if skipped else FAILED, error.reason, str(error)
+        if record.content_hash in seen:
+            row.status, row.reason = DUPLICATE, DUPLICATE
+        seen.add(record.content_hash)
+        rows.append(row)
+    frame = to_frame(rows)
+    config_hash = hash_json([config.num_images, config.include_positions])[:16]
+    report = summarize(
+        frame, stage="rewrite", computed=0, reused=0, seconds=0.0, config_hash=config_hash, ledger=None
+    )
+    return report, frame
+
+
+def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2Config) -> list[str]:
+    path_hash = short_sha1(record.media)
+    ending = f"__{safe_name(media_stem(record.media))}__{path_hash}"
+    found = [name for name in folders.get(path_hash, []) if name.endswith(ending)]
+    if not found:
+        raise MissingVisidx(
+            f"{record.id}: no folder of mosaics for {record.media} (sample_*{ending}) below {config.out_image_root}; "
+            "make them with --mode pack"
+        )
+    own = f"sample_{safe_name(record.id)}{ending}"
+    folder = own if own in found else sorted(found)[0]
+    names = [mosaic_name(record.media, i) for i in range(config.num_images)]
+    missing = [name for name in names if not (config.out_image_root / folder / name).is_file()]
+    if missing:
+        raise BadRecord(f"{record.id}: {folder} lacks {', '.join(missing)}; make it again with --mode pack")
+    positions = [POSITIONS] if (config.out_image_root / folder / POSITIONS).is_file() else []
+    if config.include_positions and not positions:
+        raise BadRecord(
+            f"{record.id}: {folder} has no {POSITIONS}; make it again, or leave --include_positions out"
+        )
+    return [f"{folder}/{name}" for name in names + positions]
