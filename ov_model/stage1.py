@@ -122,9 +122,7 @@ class Stage1Config:
     def choose_options(self) -> ChooseOptions:
         """The options that decide bytes."""
         return ChooseOptions(
-            geometry=Geometry(
-                self.sequence_length, self.keep_frames_equiv, self.square_size, self.patch_size
-            ),
+            geometry=Geometry(self.sequence_length, self.keep_frames_equiv, self.square_size, self.patch_size),
             sample_start_offset=self.sample_start_offset,
             signal=self.signal,
             signals=SignalOptions(intra=self.intra),
@@ -139,9 +137,7 @@ class Stage1Config:
                 res_use_grad=self.res_use_grad,
                 normalize=self.normalize,
             ),
-            select=SelectOptions.resolve(
-                self.padding_policy, self.keep_first_full_frame, self.keep_uniform_first
-            ),
+            select=SelectOptions.resolve(self.padding_policy, self.keep_first_full_frame, self.keep_uniform_first),
             apply_sar=self.apply_sar,
             damaged=self.damaged,
             allowed_codecs=tuple(self.allowed_codecs.split(",")) if self.check_codec else (),
@@ -221,9 +217,7 @@ def stage_ledger(report: Report) -> Path:
 def write_failures(path: Path, failures: pl.DataFrame) -> None:
     """Tab-separated id, path, reason, one line a failed sample."""
     with atomic_write(path) as stream:
-        for sample_id, media, reason, detail in failures.select(
-            "id", "media", "reason", "detail"
-        ).iter_rows():
+        for sample_id, media, reason, detail in failures.select("id", "media", "reason", "detail").iter_rows():
             fields = (sample_id, media, f"{reason}: {detail}")
             line = "\t".join(field.replace("\t", " ").replace("\n", " ") for field in fields)
             stream.write(line.encode("utf-8", "surrogatepass") + b"\n")

@@ -115,9 +115,7 @@ class Stage2Config:
 
     def pack_options(self) -> PackOptions:
         """The options that decide bytes."""
-        return PackOptions(
-            self.geometry(), self.layout, self.first_full, self.write_positions, self.export_patches
-        )
+        return PackOptions(self.geometry(), self.layout, self.first_full, self.write_positions, self.export_patches)
 
     def run_options(self) -> RunOptions:
         """The options that decide how the work is done."""
@@ -135,9 +133,7 @@ class Stage2Config:
     def jsonl_path(self) -> Path:
         """Where the rows go, with the shard in the name where there are several."""
         shard = Shard(self.shard_id, self.num_shards)
-        return (
-            sharded(self.out_jsonl, shard) if self.num_shards > 1 or self.force_shard_out else self.out_jsonl
-        )
+        return sharded(self.out_jsonl, shard) if self.num_shards > 1 or self.force_shard_out else self.out_jsonl
 
     def render_path(self) -> Callable[[str], str]:
         """How a path is written into the JSONL."""
@@ -171,9 +167,7 @@ def _records(config: Stage2Config) -> list[Record]:
 
 def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
     if config.visidx_root is None or not config.visidx_root.is_dir():
-        raise UsageError(
-            f"--visidx_root is {config.visidx_root}; mode pack needs the folder that stage 1 wrote"
-        )
+        raise UsageError(f"--visidx_root is {config.visidx_root}; mode pack needs the folder that stage 1 wrote")
     index = VisidxIndex(config.visidx_root, config.geometry())
     stage = MosaicsStage(
         config.out_image_root,
@@ -185,9 +179,9 @@ def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
     shard = Shard(config.shard_id, config.num_shards)
     policy = MediaPolicy(config.input_dataset, config.media_root, config.allowed_roots)
     hints = sorted((config.visidx_root / "ledger").glob("visidx.shard*.parquet"))
-    report = run_shard(
-        _records(config), [stage], shard, policy, config.run_options(), hints=hints, title="stage2"
-    )[MOSAICS]
+    report = run_shard(_records(config), [stage], shard, policy, config.run_options(), hints=hints, title="stage2")[
+        MOSAICS
+    ]
     return report, read_ledger(stage_ledger(report))
 
 
@@ -219,9 +213,7 @@ def _rewrite(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
         rows.append(row)
     frame = to_frame(rows)
     config_hash = hash_json([config.num_images, config.include_positions])[:16]
-    report = summarize(
-        frame, stage="rewrite", computed=0, reused=0, seconds=0.0, config_hash=config_hash, ledger=None
-    )
+    report = summarize(frame, stage="rewrite", computed=0, reused=0, seconds=0.0, config_hash=config_hash, ledger=None)
     return report, frame
 
 
@@ -242,7 +234,5 @@ def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2
         raise BadRecord(f"{record.id}: {folder} lacks {', '.join(missing)}; make it again with --mode pack")
     positions = [POSITIONS] if (config.out_image_root / folder / POSITIONS).is_file() else []
     if config.include_positions and not positions:
-        raise BadRecord(
-            f"{record.id}: {folder} has no {POSITIONS}; make it again, or leave --include_positions out"
-        )
+        raise BadRecord(f"{record.id}: {folder} has no {POSITIONS}; make it again, or leave --include_positions out")
     return [f"{folder}/{name}" for name in names + positions]

@@ -104,9 +104,7 @@ def choose_patches(
             return _choose(video, options, keep_frames)
         except DamagedVideo as damage:
             if options.damaged == "fail":
-                raise DecodeError(
-                    f"{path}: {damage}; --damaged keep takes the frames that decode"
-                ) from damage
+                raise DecodeError(f"{path}: {damage}; --damaged keep takes the frames that decode") from damage
             video.reindex()
             try:
                 return _choose(video, options, keep_frames)
@@ -129,9 +127,7 @@ def read_contents(
             for index, frame in video.frames(np.unique(frame_ids_T).tolist()):
                 yield index, fit_content(rotate(rgb(frame), video.info.rotation), square)
         except DamagedVideo as damage:
-            raise DecodeError(
-                f"{path}: {damage}, though stage 1 could read it; run stage 1 again"
-            ) from damage
+            raise DecodeError(f"{path}: {damage}, though stage 1 could read it; run stage 1 again") from damage
 
 
 def check_codec(video: Video, allowed: tuple[str, ...]) -> None:
@@ -205,9 +201,7 @@ class _Scorer:
     def add(self, maps: SignalMaps, rotation: int) -> None:
         """Take the next frame's maps, in coded orientation."""
         magnitude = (
-            None
-            if maps.motion_hw2 is None
-            else rotate(motion_magnitude(maps.motion_hw2, self.options), rotation)
+            None if maps.motion_hw2 is None else rotate(motion_magnitude(maps.motion_hw2, self.options), rotation)
         )
         residual = None if maps.residual_HW is None else rotate(maps.residual_HW, rotation)
         if residual is not None and self.options.res_use_grad:
@@ -216,9 +210,7 @@ class _Scorer:
             self._hold(magnitude, residual)
             return
         motion_at_1 = 1.0 if magnitude is None else motion_scale(magnitude, self.options)
-        residual_at_1 = (
-            1.0 if residual is None else residual_scale(residual_histogram(residual), self.options)
-        )
+        residual_at_1 = 1.0 if residual is None else residual_scale(residual_histogram(residual), self.options)
         self._score(magnitude, residual, motion_at_1, residual_at_1)
 
     def scores(self) -> NDArray[np.float32]:

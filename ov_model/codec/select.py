@@ -111,9 +111,7 @@ def select_patches(
     short = wanted - chosen.size
     if short and policy == "repeat":
         if not chosen.size:
-            raise UsageError(
-                "no patch lies wholly inside the content: the frame is too narrow for this geometry"
-            )
+            raise UsageError("no patch lies wholly inside the content: the frame is too narrow for this geometry")
         chosen = np.concatenate([chosen, np.repeat(chosen[-1:], short)])
     else:
         short = 0

@@ -250,9 +250,7 @@ class Dataset:
     def _records(self) -> Path:
         return self.root / RECORDS
 
-    def _run(
-        self, shard: Shard, stages: Sequence[RawStage | VisidxStage | MosaicsStage]
-    ) -> dict[str, Report]:
+    def _run(self, shard: Shard, stages: Sequence[RawStage | VisidxStage | MosaicsStage]) -> dict[str, Report]:
         spec = self.spec
         policy = MediaPolicy(spec.dataset_path, spec.media_root, spec.allowed_roots)
         hints = [ledger_path(self.root, stage, shard) for stage in (RAW, VISIDX)]
@@ -272,9 +270,7 @@ class Dataset:
         def find(record: Record) -> VisidxRef:
             row = rows.get(record.key)
             if row is None:
-                raise MissingVisidx(
-                    f"{record.id}: stage 1 has no row for it; materialize visidx of its shard first"
-                )
+                raise MissingVisidx(f"{record.id}: stage 1 has no row for it; materialize visidx of its shard first")
             return ref_from_row(row, self.root)
 
         return MosaicsStage(self.root, folder, self.spec.pack, find)
@@ -307,9 +303,7 @@ class Dataset:
             else:
                 if mosaics is None or mosaics.status != OK:
                     raise (
-                        row_error(mosaics)
-                        if mosaics
-                        else MissingVisidx(f"{record.id}: no mosaics; make them first")
+                        row_error(mosaics) if mosaics else MissingVisidx(f"{record.id}: no mosaics; make them first")
                     )
                 row.outputs, row.signal = mosaics.outputs, mosaics.signal
                 row.output_hash = mosaics.output_hash

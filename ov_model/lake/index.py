@@ -92,17 +92,12 @@ def _assign_rows(survey: pl.DataFrame, previous: Path) -> pl.DataFrame:
     edited = edited.with_columns(pl.int_range(pl.len()).over("identity").alias("nth"))
     free = old.filter(~pl.col("row").is_in(taken.implode())).sort("row")
     free = free.with_columns(pl.int_range(pl.len()).over("identity").alias("nth"))
-    edited = edited.join(free.select("identity", "nth", "row"), on=["identity", "nth"], how="left").sort(
-        "position"
-    )
+    edited = edited.join(free.select("identity", "nth", "row"), on=["identity", "nth"], how="left").sort("position")
     largest = old["row"].max()
     start = 0 if largest is None else int(str(largest)) + 1
     is_new = pl.col("row").is_null()
     edited = edited.with_columns(
-        pl.when(is_new)
-        .then(start + is_new.cast(pl.Int64).cum_sum() - 1)
-        .otherwise(pl.col("row"))
-        .alias("row")
+        pl.when(is_new).then(start + is_new.cast(pl.Int64).cum_sum() - 1).otherwise(pl.col("row")).alias("row")
     )
     columns = ["position", "content", "identity", "kind", "occurrence", "row"]
     joined = pl.concat([exact.filter(pl.col("row").is_not_null()).select(columns), edited.select(columns)])

@@ -81,8 +81,7 @@ def write_training_jsonl(
             if status in (OK, PASSED):
                 rows += 1
                 yield (
-                    json.dumps(make_row(record, outputs), ensure_ascii=False).encode("utf-8", "surrogatepass")
-                    + b"\n"
+                    json.dumps(make_row(record, outputs), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
                 )
             else:
                 left_out[reason or status] = left_out.get(reason or status, 0) + 1

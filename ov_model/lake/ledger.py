@@ -177,9 +177,7 @@ class Ledger:
         if not keep_unseen:
             older = older.filter(pl.col("key").is_in(list(self._kept)))
         frame = pl.concat([older, to_frame(self._fresh.values())]).sort("row", "key")
-        if not (
-            self.path.exists() and not self.journal_size() and frame.equals(self._frame.sort("row", "key"))
-        ):
+        if not (self.path.exists() and not self.journal_size() and frame.equals(self._frame.sort("row", "key"))):
             with atomic_write(self.path) as stream:
                 frame.write_parquet(stream)
         self._stream.truncate(0)

@@ -63,9 +63,7 @@ class ShardLock:
         """Raise LockedError when another process has taken the lock over (this one was suspended too long)."""
         owner = self._owner()
         if owner.get("token") != self.token:
-            raise LockedError(
-                f"{self.path}: taken over by {_describe(owner)}; this run stops without writing"
-            )
+            raise LockedError(f"{self.path}: taken over by {_describe(owner)}; this run stops without writing")
 
     def _create(self, text: str) -> bool:
         """Create the lock file whole: it appears by link, so no reader sees it empty."""

@@ -76,7 +76,5 @@ def _look(media: str, policy: MediaPolicy, known: Mapping[tuple[str, int, int], 
             raise EmptyFile(f"{media}: the file has 0 bytes; fetch it again")
         content = known.get((str(path), stat.st_size, stat.st_mtime_ns)) or hash_file(path)
     except (FileNotFoundError, PermissionError) as error:
-        raise MissingFile(
-            f"{media}: {path} cannot be read ({error.strerror}); check it and its permissions"
-        ) from error
+        raise MissingFile(f"{media}: {path} cannot be read ({error.strerror}); check it and its permissions") from error
     return MediaFile(path, stat.st_size, stat.st_mtime_ns, content)

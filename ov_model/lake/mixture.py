@@ -62,9 +62,7 @@ class MixtureSpec:
         for source in self.sources:
             amount = source.weight if source.count is None else source.count
             if not 0 <= amount < float("inf"):
-                raise UsageError(
-                    f"mixture {self.name}: {source.name} is to give {amount}, expected 0 or more"
-                )
+                raise UsageError(f"mixture {self.name}: {source.name} is to give {amount}, expected 0 or more")
         counted = sum(source.count or 0 for source in self.sources)
         if self.size is not None and counted > self.size:
             raise UsageError(
@@ -113,9 +111,7 @@ def plan_counts(spec: MixtureSpec, available: Mapping[str, int]) -> dict[str, in
         left = spec.size - sum(counts.values())
         total = sum(source.weight for source in weighted)
         if left and not total:
-            raise UsageError(
-                f"mixture {spec.name}: {left} of {spec.size} rows are left and no weight takes them"
-            )
+            raise UsageError(f"mixture {spec.name}: {left} of {spec.size} rows are left and no weight takes them")
         exact = [left * source.weight / total if total else 0.0 for source in weighted]
         floors = [int(share) for share in exact]
         by_remainder = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
@@ -124,9 +120,7 @@ def plan_counts(spec: MixtureSpec, available: Mapping[str, int]) -> dict[str, in
         counts |= {source.name: share for source, share in zip(weighted, floors, strict=True)}
     for name, count in counts.items():
         if count and not available[name]:
-            raise UsageError(
-                f"mixture {spec.name}: {count} rows are wanted of {name}, which has none; drop it"
-            )
+            raise UsageError(f"mixture {spec.name}: {count} rows are wanted of {name}, which has none; drop it")
     return {source.name: counts[source.name] for source in spec.sources}
 
 

@@ -185,9 +185,7 @@ def _read_values(path: Path) -> Iterator[Any]:
             try:
                 yield from ijson.items(stream, "item", use_float=True)
             except ijson.JSONError as error:
-                raise UsageError(
-                    f"{path}: the JSON array breaks near byte {stream.tell()}: {error}"
-                ) from error
+                raise UsageError(f"{path}: the JSON array breaks near byte {stream.tell()}: {error}") from error
         elif path.suffix == ".json" and first not in (b"{", b""):
             raise UsageError(f"{path}: begins with {first!r}, expected a JSON array or one object a line")
         else:

@@ -109,9 +109,7 @@ class _ShardRun:
         stack: ExitStack,
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
-        self.ledgers = {
-            stage.name: stack.enter_context(Ledger(stage.root, stage.name, shard)) for stage in stages
-        }
+        self.ledgers = {stage.name: stack.enter_context(Ledger(stage.root, stage.name, shard)) for stage in stages}
         self.policy, self.options = policy, options
         self.groups: dict[str, _Group] = {}
         self.refs: dict[str, VisidxRef] = {}
@@ -121,18 +119,14 @@ class _ShardRun:
 
     def plan(self, records: Sequence[Record], hints: Sequence[Path]) -> None:
         """Settle what needs no worker; gather the rest by content."""
-        known = known_hashes(
-            [ledger.previous() for ledger in self.ledgers.values()] + [read_ledger(h) for h in hints]
-        )
+        known = known_hashes([ledger.previous() for ledger in self.ledgers.values()] + [read_ledger(h) for h in hints])
         media = list(dict.fromkeys(record.media for record in records if record.kind == "video"))
         files = examine(media, self.policy, known, self.options.num_workers)
         seen: set[str] = set()
         for record in records:
             error: SampleError | None = record.error
             if record.content_hash in seen:
-                error = DuplicateRecord(
-                    f"record {record.row} (id {record.id!r}) repeats an earlier one byte for byte"
-                )
+                error = DuplicateRecord(f"record {record.row} (id {record.id!r}) repeats an earlier one byte for byte")
             seen.add(record.content_hash)
             found = files.get(record.media) if record.kind == "video" else None
             for stage in self.stages.values():
@@ -179,9 +173,7 @@ class _ShardRun:
             return ref.hash
         prior = self.ledgers[VISIDX].find(record.key)
         raise (
-            row_error(prior)
-            if prior
-            else MissingVisidx(f"{record.id}: stage 1 has no row for it; run stage 1 first")
+            row_error(prior) if prior else MissingVisidx(f"{record.id}: stage 1 has no row for it; run stage 1 first")
         )
 
     def _is_done(self, stage: Stage, prior: Row | None, wanted: str) -> bool:
@@ -227,9 +219,7 @@ class _ShardRun:
             return {}
         rows: dict[str, Row] = {}
         for path in sorted((stage.root / "ledger").glob(f"{stage.name}.shard*.parquet")):
-            frame = read_ledger(path).filter(
-                (pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash)
-            )
+            frame = read_ledger(path).filter((pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash))
             for values in frame.iter_rows(named=True):
                 rows.setdefault(values["media_key"], Row(**values))
         return rows

@@ -88,17 +88,13 @@ class VisidxStage(Stage):
 
     def share(self, source: Row, record: Record) -> list[Path]:
         num_rows = json.loads(source.facts)["K"]
-        prefix = self.folder / stage1_prefix(
-            record.media, record.id, record.row, self.options.geometry, num_rows
-        )
+        prefix = self.folder / stage1_prefix(record.media, record.id, record.row, self.options.geometry, num_rows)
         made = [self.root / output for output in source.outputs]
         targets = stage1_files(prefix)
         for origin, target in zip(made[:2], targets[:2], strict=True):
             link_or_copy(origin, target)
         meta = json.loads(made[2].read_text())
-        write_json(
-            targets[2], {**meta, "sample_id": record.id, "sample_key": record.key, "video": record.media}
-        )
+        write_json(targets[2], {**meta, "sample_id": record.id, "sample_key": record.key, "video": record.media})
         return targets
 
 
@@ -151,9 +147,7 @@ class MosaicsStage(Stage):
 
     def task(self, record: Record, prefix: Path | None) -> MosaicsTask:
         """What a worker is told; no prefix when the same job chooses the patches."""
-        return MosaicsTask(
-            self.folder / pack_folder(record.media, record.id), record.media, self.options, prefix
-        )
+        return MosaicsTask(self.folder / pack_folder(record.media, record.id), record.media, self.options, prefix)
 
     def share(self, source: Row, record: Record) -> list[Path]:
         target_folder = self.folder / pack_folder(record.media, record.id)

@@ -60,17 +60,11 @@ class VisidxIndex:
             raise MissingVisidx(self._missing(record))
         row_hash, path_hash = short_sha1(record.key), short_sha1(record.media)
         candidates.sort(key=lambda c: (c[0]["h2"] != row_hash, c[0]["h1"] != path_hash, c[0]["file"]))
-        best = [
-            c
-            for c in candidates
-            if (c[0]["h2"], c[0]["h1"]) == (candidates[0][0]["h2"], candidates[0][0]["h1"])
-        ]
+        best = [c for c in candidates if (c[0]["h2"], c[0]["h1"]) == (candidates[0][0]["h2"], candidates[0][0]["h1"])]
         refs = [self._ref(name, meta) for name, meta in best]
         if len({ref.hash for ref in refs}) > 1:
             files = ", ".join(name["file"] for name, _ in best)
-            raise MissingVisidx(
-                f"{record.id}: {len(refs)} stage-1 results differ ({files}); remove all but one"
-            )
+            raise MissingVisidx(f"{record.id}: {len(refs)} stage-1 results differ ({files}); remove all but one")
         return refs[0]
 
     def _meta(self, name: dict[str, str]) -> dict[str, Any]:

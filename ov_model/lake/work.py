@@ -96,9 +96,7 @@ def do_job(job: Job) -> dict[str, Result]:
         choice = chosen[0] if chosen else None
     if (mosaics := job.mosaics) is not None:
         failed = results["visidx"].error if "visidx" in results else None
-        results["mosaics"] = (
-            failed_result(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
-        )
+        results["mosaics"] = failed_result(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
     return results
 
 
@@ -242,9 +240,7 @@ def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
         pos_K3, frame_ids_T, square, signal = choice.pos_K3, choice.frame_ids_T, choice.square, choice.signal
         check_packable(pos_K3.shape, task.options.geometry, str(job.path))
         contents = iter(choice.contents.items())
-    names, output_hash, size = write_pack(
-        task.folder, task.media, contents, frame_ids_T, pos_K3, square, task.options
-    )
+    names, output_hash, size = write_pack(task.folder, task.media, contents, frame_ids_T, pos_K3, square, task.options)
     facts = {"N": task.options.geometry.num_images, "K": len(pos_K3)}
     return Result([task.folder / name for name in names], output_hash, size, signal, facts, 0.0)
 

@@ -58,9 +58,7 @@ class Outcome:
     seconds: float
 
 
-def run_tasks(
-    function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions
-) -> Iterator[tuple[T, Outcome]]:
+def run_tasks(function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions) -> Iterator[tuple[T, Outcome]]:
     """Yield (task, outcome) as tasks finish. `function` and tasks must be picklable; a SampleError it raises is an outcome.
 
     Any other exception of the function is a defect of ours or of a library: it is recorded as `crashed` with its text.

@@ -31,9 +31,7 @@ def fit_content(frame_HWC: NDArray[np.uint8], square: SquareMap) -> NDArray[np.u
 def pad_to_square(content_HWC: NDArray[np.uint8], square: SquareMap) -> NDArray[np.uint8]:
     """uint8 [S, S, 3]: the content centered on black."""
     frame = np.zeros((square.out_size, square.out_size, 3), np.uint8)
-    frame[square.pad_top : square.pad_top + square.Hn, square.pad_left : square.pad_left + square.Wn] = (
-        content_HWC
-    )
+    frame[square.pad_top : square.pad_top + square.Hn, square.pad_left : square.pad_left + square.Wn] = content_HWC
     return frame
 
 

@@ -70,15 +70,11 @@ def write_pack(
     shown = {int(index): np.flatnonzero(frame_ids_T == index) for index in np.unique(frame_ids_T)}
     squares = ((shown[index], pad_to_square(content, square)) for index, content in contents)
     geometry = options.geometry
-    mosaics = pack_mosaics(
-        squares, sorted_K3, geometry, "time_spatial" if options.export_patches else options.layout
-    )
+    mosaics = pack_mosaics(squares, sorted_K3, geometry, "time_spatial" if options.export_patches else options.layout)
     if options.export_patches:
         files = _patch_files(mosaics, sorted_K3, geometry, options.jpeg_quality)
     else:
-        files = {
-            mosaic_name(media, i): encode_jpeg(image, options.jpeg_quality) for i, image in enumerate(mosaics)
-        }
+        files = {mosaic_name(media, i): encode_jpeg(image, options.jpeg_quality) for i, image in enumerate(mosaics)}
     if options.write_positions:
         buffer = io.BytesIO()
         np.save(buffer, sorted_K3, allow_pickle=False)
