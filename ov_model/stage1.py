@@ -53,7 +53,7 @@ class Stage1Config:
     patch_size: int = 16
     """Side of a patch, pixels."""
     keep_first_full_frame: bool | None = None
-    """Keep every patch of the first sampled frame [default: yes, unless keep_uniform_first or padding_policy exclude]."""
+    """Keep every patch of the first sampled frame [default: yes, but not with keep_uniform_first or exclude]."""
     keep_uniform_first: bool | None = None
     """Keep the content patches of the first sampled frame."""
     padding_policy: Literal["exclude", "zero", "repeat"] = "zero"
@@ -100,7 +100,7 @@ class Stage1Config:
     """What scores a patch; auto decides per file and says which it took."""
     normalize: Literal["frame", "clip"] = "frame"
     """One scale per frame (the published formula) or one per video."""
-    intra: Literal["coded", "contrast", "zero"] = SignalOptions.intra
+    intra: Literal["coded", "contrast", "zero"] = "coded"
     """What blocks without motion vectors count."""
     apply_sar: bool = False
     """Stretch to the display aspect ratio (the reference ignores it)."""
@@ -190,7 +190,7 @@ def shard_records(dataset_path: Path, shard: Shard) -> Iterator[Record]:
 
 
 def split_dataset(dataset_path: Path, out_dir: Path, num_shards: int) -> list[Path]:
-    """Write `{stem}.shard00of08.jsonl` parts, each row with its `_row_idx`; rows that are no objects are counted and logged."""
+    """Write `{stem}.shard00of08.jsonl` parts, each row with its `_row_idx`; rows that are no objects are logged."""
     paths = [out_dir / f"{dataset_path.stem}.{Shard(i, num_shards).key}.jsonl" for i in range(num_shards)]
     refused = 0
     with ExitStack() as stack:

@@ -36,8 +36,8 @@ DAMAGED = ("keep", "fail")
 class ChooseOptions:
     """Every option that decides which patches are chosen; its hash is the stage's configuration hash.
 
-    signal: auto | residual | motion | reencode. apply_sar: stretch to the display aspect ratio. damaged: keep what decodes
-    of a damaged file, or fail it. allowed_codecs: refuse other codecs (empty: all that decode).
+    signal: auto | residual | motion | reencode. apply_sar: stretch to the display aspect ratio. damaged: keep what
+    decodes of a damaged file, or fail it. allowed_codecs: refuse other codecs (empty: all that decode).
     """
 
     geometry: Geometry = field(default_factory=Geometry)
@@ -187,7 +187,7 @@ def _choose(video: Video, options: ChooseOptions, keep_frames: bool) -> Choice:
 
 
 class _Scorer:
-    """Scores frames as they come; with `normalize clip` their maps wait on disk until the whole video's scale is known."""
+    """Scores frames as they come; `normalize clip` lets their maps wait on disk until the video's scale is known."""
 
     def __init__(self, shape: tuple[int, int], square: SquareMap, options: ChooseOptions) -> None:
         self.shape = shape

@@ -65,7 +65,7 @@ class Selection:
 
 
 def sample_frames(num_frames: int, sequence_length: int, offset: int = 0) -> NDArray[np.int32]:
-    """int32 [T]: display indices of the sampled frames, trunc(linspace(offset, n-1, T)); an offset past the end is 0."""
+    """int32 [T]: display indices of the sampled frames, trunc(linspace(offset, n-1, T)); offsets past the end are 0."""
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; at least one frame is needed")
     start = offset if 0 <= offset < num_frames else 0

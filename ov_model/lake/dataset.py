@@ -88,12 +88,12 @@ class DatasetSpec:
             )
         if self.choose.geometry != self.pack.geometry:
             raise UsageError(
-                f"dataset {self.name}: stage 1 has {self.choose.geometry}, stage 2 {self.pack.geometry}; they must agree"
+                f"dataset {self.name}: stage 1 has {self.choose.geometry}, stage 2 {self.pack.geometry}"
             )
 
 
 class Dataset:
-    """The assets of one dataset's lane; each method returns a Report and can be repeated: what is done is not redone."""
+    """The assets of one dataset's lane; each method returns a Report; what is done is not redone."""
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
@@ -195,7 +195,7 @@ class Dataset:
         missing = [part.name for part in parts if not part.exists()]
         if missing and not allow_missing:
             raise UpstreamError(
-                f"dataset {self.spec.name}: {', '.join(missing)} missing; materialize training_jsonl of those shards first"
+                f"dataset {self.spec.name}: {', '.join(missing)} missing; materialize their training_jsonl first"
             )
         out = self.root / "train.jsonl"
         frames = [self.ledger(TRAINING_JSONL, shard) for shard in self.shards]

@@ -1,7 +1,7 @@
 """The lake's index of a raw dataset: per-shard JSONL with row numbers that are assigned once and never change.
 
-A record keeps its number when others come or go: it is recognized by its content, else (edited) by id and media. Removed
-rows leave gaps, new ones take the next number.
+A record keeps its number when others come or go: it is recognized by its content, else (edited) by id and media.
+Removed rows leave gaps, new ones take the next number.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 import polars as pl
+from typing_extensions import Self
 
 from ov_model.errors import SampleError
 from ov_model.lake.files import atomic_write, hash_json, remove_temporaries, sync_folder
@@ -124,7 +125,7 @@ class Ledger:
         self._fresh: dict[str, Row] = {}
         self._kept: set[str] = set()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         self.lock.__enter__()
         try:
             remove_temporaries(self.path.parent)
@@ -171,7 +172,7 @@ class Ledger:
         self._kept.add(key)
 
     def compact(self, *, keep_unseen: bool) -> pl.DataFrame:
-        """Write the Parquet file from this run's rows, and those of earlier runs not seen now if asked; end the journal."""
+        """Write the Parquet file from this run's rows (and, if asked, earlier ones not seen now); end the journal."""
         self.lock.check()
         older = self._frame.filter(~pl.col("key").is_in(list(self._fresh)))
         if not keep_unseen:
@@ -228,7 +229,7 @@ def read_ledger(path: Path) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Report:
-    """What a stage did on a shard. `computed`: media decoded (or hashed) in this run; `reused`: rows that needed nothing."""
+    """What a stage did on a shard. `computed`: media a worker looked at in this run; `reused`: rows already done."""
 
     stage: str
     rows: int

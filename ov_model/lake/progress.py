@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from typing_extensions import Self
 
 log = logging.getLogger("ov")
 _LOG_SECONDS = 30.0
@@ -22,7 +23,7 @@ class Progress:
         self.title, self.total, self.log_every = title, total, max(1, log_every)
         self.ok = self.failed = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._start = self._logged = time.monotonic()
         self._bar: Bar | None = None
         if sys.stderr.isatty():

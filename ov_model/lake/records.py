@@ -106,9 +106,9 @@ def _problem(data: dict[str, Any]) -> str | None:
     if "video" in data and not isinstance(data["video"], str):
         return f"video is {type(data['video']).__name__}, expected one path"
     image = data.get("image")
-    if image is not None and not isinstance(image, str):
-        if not isinstance(image, list) or not all(isinstance(item, str) and item for item in image):
-            return "image is neither a path nor a list of paths"
+    paths = [image] if isinstance(image, str) else image
+    if paths is not None and not (isinstance(paths, list) and all(isinstance(item, str) and item for item in paths)):
+        return "image is neither a path nor a list of paths"
     if conversations is None and "video" not in data and image is None:
         return "neither media nor conversations"
     if conversations is None:
@@ -123,7 +123,7 @@ def _problem(data: dict[str, Any]) -> str | None:
         ):
             return f"a turn is not {{from: human|gpt, value: text}}: {str(turn)[:80]}"
     if "video" not in data:
-        expected = len(image) if isinstance(image, list) else int(image is not None)
+        expected = len(paths or [])
         found = count_placeholders(conversations)
         if found != expected:
             return f"{found} <image> in the human turns for {expected} images"

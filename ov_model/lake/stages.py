@@ -36,8 +36,8 @@ class Stage(ABC):
         self.root = root
         self.config_hash = hash_json({"stage": self.name, "version": self.version, "options": config})[:16]
 
-    def check(self, record: Record) -> None:
-        """Raise a SampleError for a record that this stage cannot use."""
+    def check(self, record: Record) -> None:  # noqa: B027
+        """Raise a SampleError for a record that this stage cannot use; most can use all."""
 
     def upstream(self, record: Record) -> str:
         """Hash of what an earlier stage made of this record; a SampleError says it made nothing."""

@@ -29,7 +29,7 @@ from ov_model.lake.work import stage1_files
 class VisidxIndex:
     """Stage-1 files below `root`, ours or the reference's, by what their meta files say.
 
-    A sample matches by id, stem, video, T, patch and square; where several do, the row's hash, then the path's, decides.
+    A sample matches by id, stem, video, T, patch and square; among several, the row's hash, then the path's, decides.
     """
 
     def __init__(self, root: Path, geometry: Geometry) -> None:

@@ -1,6 +1,6 @@
 """Map a function over tasks in worker processes: a task that crashes, hangs or eats memory costs itself only.
 
-A worker asks the kernel to kill it when its time is up (`set_deadline`), which ends even a decoder stuck in native code.
+A worker asks the kernel to kill it when its time is up (`set_deadline`): that ends a decoder stuck in native code too.
 A task that died or timed out is tried once more, alone, before its failure is final.
 """
 
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def run_tasks(function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions) -> Iterator[tuple[T, Outcome]]:
-    """Yield (task, outcome) as tasks finish. `function` and tasks must be picklable; a SampleError it raises is an outcome.
+    """Yield (task, outcome) as tasks finish. Function and tasks must be picklable; a SampleError is an outcome.
 
     Any other exception of the function is a defect of ours or of a library: it is recorded as `crashed` with its text.
     """

@@ -25,7 +25,7 @@ def sort_positions(pos_K3: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def fit_content(frame_HWC: NDArray[np.uint8], square: SquareMap) -> NDArray[np.uint8]:
     """uint8 [Hn, Wn, 3]: a frame (display orientation) at its size inside the square, OpenCV's INTER_LINEAR."""
-    return cv2.resize(frame_HWC, (square.Wn, square.Hn), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(frame_HWC, (square.Wn, square.Hn), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def pad_to_square(content_HWC: NDArray[np.uint8], square: SquareMap) -> NDArray[np.uint8]:
