@@ -1,0 +1,7 @@
+"""The kinds of things a `defs.yaml` can ask for."""
+
+from ov_assets.components.image_dataset import ImageDataset
+from ov_assets.components.mixture import Mixture
+from ov_assets.components.video_dataset import VideoDataset
+
+__all__ = ["ImageDataset", "Mixture", "VideoDataset"]

@@ -1,0 +1,174 @@
+"""One dataset as a lane of assets: its stages in order, partitioned by shard, each with its checks.
+
+Every step can be subset: chosen assets are materialized, chosen checks evaluated, also when only checks are
+chosen (the Execute button of the UI). `visidx` and `mosaics` are one step, so that both together decode each
+video once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import dagster as dg
+
+from ov_assets.checks import Check, Scope
+from ov_assets.components.stages import Stage
+from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks, refuse_failed_upstream
+from ov_assets.metadata import report_metadata
+from ov_model.errors import OvError, UsageError
+from ov_model.lake.dataset import Dataset
+from ov_model.lake.layout import Shard
+from ov_model.lake.ledger import Report
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A dataset, the stages it goes through (upstream first) and the groups of stages that are one step."""
+
+    name: str
+    dataset: Dataset
+    stages: tuple[Stage, ...]
+    failure_limit: float
+    description: str = ""
+    owners: Sequence[str] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
+            raise UsageError(f"dataset {self.name!r}: the folder's name may hold letters, digits and _ only; rename it")
+        if not 0 <= self.failure_limit <= 1:
+            raise UsageError(f"{self.name}: failure_limit is {self.failure_limit}, expected a share between 0 and 1")
+
+    @cached_property
+    def partitions(self) -> dg.StaticPartitionsDefinition:
+        """A partition per shard."""
+        return dg.StaticPartitionsDefinition([shard.key for shard in self.dataset.shards])
+
+    def key(self, stage: str) -> dg.AssetKey:
+        """Asset key of a stage."""
+        return dg.AssetKey([self.name, stage])
+
+    def definitions(self) -> dg.Definitions:
+        """The assets with their checks, and a job over all partitioned ones."""
+        groups: dict[str, list[Stage]] = {}
+        for stage in self.stages:
+            groups.setdefault(stage.step, []).append(stage)
+        sharded = [self.key(stage.name) for stage in self.stages if stage.sharded]
+        job = dg.define_asset_job(
+            f"{self.name}_shards",
+            selection=dg.AssetSelection.assets(*sharded),
+            partitions_def=self.partitions,
+            description=f"Every step of {self.name} that works shard by shard.",
+        )
+        return dg.Definitions(assets=[self._step(name, stages) for name, stages in groups.items()], jobs=[job])
+
+    def _step(self, name: str, stages: Sequence[Stage]) -> dg.AssetsDefinition:
+        @dg.multi_asset(
+            name=f"{self.name}__{name}",
+            specs=[self._spec(stage) for stage in stages],
+            check_specs=[
+                check_spec(
+                    self.key(stage.name),
+                    check.name,
+                    check.description,
+                    blocking=check.blocking,
+                    partitions=self.partitions if stage.sharded else None,
+                )
+                for stage in stages
+                for check in stage.checks
+            ],
+            can_subset=True,
+            pool=stages[0].pool,
+        )
+        def step(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+            try:
+                yield from self._run(context, stages)
+            except OvError as error:
+                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+
+        return step
+
+    def _spec(self, stage: Stage) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            self.key(stage.name),
+            deps=[self.key(upstream) for upstream in stage.deps],
+            description=f"{stage.description}\n\n{self.description}".strip(),
+            group_name=self.name,
+            kinds=set(stage.kinds),
+            owners=self.owners,
+            code_version=self.dataset.code_version(stage.name),
+            partitions_def=self.partitions if stage.sharded else None,
+            metadata={"dagster/column_schema": stage.columns},
+            skippable=True,
+        )
+
+    def _run(
+        self, context: dg.AssetExecutionContext, stages: Sequence[Stage]
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        chosen = [stage.name for stage in stages if self.key(stage.name) in context.selected_asset_keys]
+        shard = Shard.parse(context.partition_key) if context.has_partition_key else None
+        for stage in stages:
+            if stage.name in chosen:
+                self._refuse(context.instance, stage, [dep for dep in stage.deps if dep not in chosen], shard)
+        reports = self._reports(chosen, shard)
+        for stage in stages:
+            key = self.key(stage.name)
+            wanted = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
+            results = [self._evaluate(check, stage, shard) for check in stage.checks if check.name in wanted]
+            if stage.name in reports:
+                report = reports[stage.name]
+                context.log.info(f"{self.name}/{stage.name}: {report.computed} computed, {report.reused} reused")
+                yield dg.MaterializeResult(
+                    asset_key=key,
+                    data_version=dg.DataVersion(report.data_version),
+                    metadata=report_metadata(self.dataset, report, shard),
+                    check_results=results,
+                )
+            else:
+                yield from results
+            if any(not result.passed and result.severity == dg.AssetCheckSeverity.ERROR for result in results):
+                return
+
+    def _scope(self, stage: Stage, shard: Shard | None) -> Scope:
+        upstream = stage.deps[0] if stage.deps else ""
+        return Scope(self.dataset, stage.name, upstream, shard, self.failure_limit)
+
+    def _evaluate(self, check: Check, stage: Stage, shard: Shard | None) -> dg.AssetCheckResult:
+        finding = check.run(self._scope(stage, shard))
+        return check_result(finding, self.key(stage.name), check.name, blocking=check.blocking)
+
+    def _refuse(self, instance: dg.DagsterInstance, stage: Stage, deps: Sequence[str], shard: Shard | None) -> None:
+        """Raise UpstreamError unless all that the stage builds on is there and well."""
+        for upstream in self.stages:
+            if upstream.name not in deps:
+                continue
+            blocking = [dg.AssetCheckKey(self.key(upstream.name), c.name) for c in upstream.checks if c.blocking]
+            if not upstream.sharded:
+                refuse_after_failed_checks(instance, blocking, None)
+                continue
+            for part in self.dataset.shards if shard is None else [shard]:
+                refuse_failed_upstream(self._scope(upstream, part), stage.name)
+                refuse_after_failed_checks(instance, blocking, part.key)
+
+    def _reports(self, chosen: Sequence[str], shard: Shard | None) -> dict[str, Report]:
+        dataset = self.dataset
+        if list(chosen) == ["visidx", "mosaics"]:
+            visidx, mosaics = dataset.visidx_and_mosaics(_need(shard))
+            return {"visidx": visidx, "mosaics": mosaics}
+        reports = {}
+        for name in chosen:
+            if name == "records":
+                reports[name] = dataset.index_records()
+            elif name == "train_jsonl":
+                reports[name] = dataset.train_jsonl()
+            else:
+                reports[name] = getattr(dataset, name)(_need(shard))
+        return reports
+
+
+def _need(shard: Shard | None) -> Shard:
+    if shard is None:
+        raise UsageError("this asset is made shard by shard; choose a partition")
+    return shard

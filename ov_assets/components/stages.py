@@ -1,0 +1,109 @@
+"""The stages of a lane as assets: what each says about itself, what it stands on, what is checked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import dagster as dg
+
+from ov_assets.checks import (
+    COUNTS_AGREE,
+    FAILURES_UNDER_LIMIT,
+    IMAGES_OPEN,
+    ONE_SIGNAL,
+    PLACEHOLDERS_MATCH,
+    POSITIONS_VALID,
+    Check,
+)
+
+
+def _columns(**types: str) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in types.items()])
+
+
+TRAINING_ROW = _columns(id="str", conversations="list", image="str | list[str]", positions_thw="str")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One asset of a lane. `step`: stages of one name run as one. `deps`: what it builds on, what it reads first."""
+
+    name: str
+    step: str
+    description: str
+    deps: tuple[str, ...]
+    kinds: tuple[str, ...]
+    columns: dg.TableSchema
+    checks: tuple[Check, ...]
+    sharded: bool = True
+    pool: str | None = None
+
+
+RECORDS = Stage(
+    "records",
+    "records",
+    "The raw dataset, streamed once into an index file per shard; a bad record is a row with its reason.",
+    deps=(),
+    kinds=("json",),
+    columns=_columns(row="int64", id="str", media="str", kind="str", status="str", reason="str"),
+    checks=(FAILURES_UNDER_LIMIT,),
+    sharded=False,
+)
+RAW_VIDEOS = Stage(
+    "raw_videos",
+    "raw_videos",
+    "Each medium of a shard, hashed and probed. Materialize it to have changed files noticed.",
+    deps=("records",),
+    kinds=("mp4",),
+    columns=_columns(row="int64", id="str", media="str", path="str", size="int64", content_hash="str"),
+    checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT),
+)
+VISIDX = Stage(
+    "visidx",
+    "visidx_mosaics",
+    "The patches of each video that its codec spent effort on: positions (t, h, w), one file per video.",
+    deps=("raw_videos",),
+    kinds=("numpy",),
+    columns=_columns(t="int32", h="int32", w="int32"),
+    checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, ONE_SIGNAL),
+    pool="decode",
+)
+MOSAICS = Stage(
+    "mosaics",
+    "visidx_mosaics",
+    "The chosen patches packed into square pictures, with the position of every tile.",
+    deps=("visidx", "raw_videos"),
+    kinds=("jpeg", "numpy"),
+    columns=_columns(t="int32", h="int32", w="int32"),
+    checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, IMAGES_OPEN),
+    pool="decode",
+)
+TRAINING_JSONL = Stage(
+    "training_jsonl",
+    "training_jsonl",
+    "The training rows of a shard, paths relative to the dataset's folder in the lake.",
+    deps=("mosaics", "raw_videos"),
+    kinds=("json",),
+    columns=TRAINING_ROW,
+    checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, PLACEHOLDERS_MATCH),
+)
+TRAIN_JSONL = Stage(
+    "train_jsonl",
+    "train_jsonl",
+    "All shards' rows in the order of the raw dataset: what a trainer reads.",
+    deps=("training_jsonl", "raw_videos"),
+    kinds=("json",),
+    columns=TRAINING_ROW,
+    checks=(COUNTS_AGREE, PLACEHOLDERS_MATCH),
+    sharded=False,
+)
+
+IMAGE_TRAINING_JSONL = replace(
+    TRAINING_JSONL,
+    description="The records of a shard as training rows; images stay where they are.",
+    deps=("records",),
+)
+IMAGE_TRAIN_JSONL = replace(TRAIN_JSONL, deps=("training_jsonl",))
+
+VIDEO_STAGES = (RECORDS, RAW_VIDEOS, VISIDX, MOSAICS, TRAINING_JSONL, TRAIN_JSONL)
+IMAGE_STAGES = (RECORDS, IMAGE_TRAINING_JSONL, IMAGE_TRAIN_JSONL)
