@@ -1,7 +1,7 @@
-"""Test data made on the spot: videos of every kind (PyAV's encoders), images, records, and ways to damage a file.
+"""Test data made on the spot: videos of every kind (PyAV's encoders), images, records, ways to damage a file.
 
-Everything is small, deterministic and single-threaded. The default picture is a textured square that moves by a known
-step over a textured background.
+Everything is small, deterministic and single-threaded. The default picture is a textured square that moves by a
+known step over a textured background.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,9 +32,7 @@ _DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
 
 def texture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     """Smooth random texture, uint8 [height, width, 3], values 32..223."""
-    coarse = (
-        np.random.default_rng(seed).integers(32, 224, (height // 4 + 2, width // 4 + 2, 3)).astype(np.uint8)
-    )
+    coarse = np.random.default_rng(seed).integers(32, 224, (height // 4 + 2, width // 4 + 2, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
 
@@ -58,7 +58,8 @@ def picture(
     """Frame t of a pattern, RGB uint8 [height, width, 3].
 
     square: a textured square moving `velocity` pixels a frame over a fixed texture. pan: one texture moving as a
-    whole. noise: fresh noise in each frame. still: the fixed texture. gray: one flat value per frame, 16 + 3t.
+    whole. noise: fresh noise in each frame. still: the fixed texture. gray: one flat value per frame, 16 + 3t
+    (mod 224).
     """
     if pattern == "noise":
         return np.random.default_rng([seed, t]).integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -112,9 +113,7 @@ def make_video(
         color_space, color_range: ITU-T H.273 codes, AVColorRange codes (1 tv, 2 pc).
     """
     if images is None:
-        images = (
-            picture(pattern, t, width, height, velocity=velocity, side=side, seed=seed) for t in range(frames)
-        )
+        images = (picture(pattern, t, width, height, velocity=velocity, side=side, seed=seed) for t in range(frames))
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
         attached = _add_cover(container, width, height) if cover else None
         stream = container.add_stream(codec, rate=fps)
@@ -172,8 +171,8 @@ def make_record(
     **more: Any,
 ) -> dict[str, Any]:
     """One record of a raw dataset; kind is video, image or text (then `media` is None)."""
-    several = isinstance(media, Sequence) and not isinstance(media, str)
-    paths = [] if media is None else [str(m) for m in media] if several else [str(media)]
+    several = media is not None and not isinstance(media, str | Path)
+    paths = [str(m) for m in cast(Sequence[Any], media)] if several else [str(media)]
     marks = {"video": "<video>\n", "image": "<image>\n" * len(paths), "text": ""}[kind]
     record: dict[str, Any] = {
         "id": id,
@@ -228,7 +227,7 @@ def set_rotation(path: Path, rotation: int) -> Path:
 
 
 def set_edit_list(path: Path, skip: int) -> Path:
-    """Move the start of an MP4's edit list by `skip` ticks of the media's time base, hiding what lies before."""
+    """Move the start of an MP4's edit list by `skip` ticks of the media's time base, hiding what comes before."""
     data = bytearray(path.read_bytes())
     at = data.index(b"elst") + 4 + 8 + 4
     start = int.from_bytes(data[at : at + 4], "big") + skip
@@ -243,7 +242,7 @@ def set_fourcc(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
-def _write_sound(container: av.container.OutputContainer, stream: Any, seconds: float) -> None:
+def _write_sound(container: OutputContainer, stream: Any, seconds: float) -> None:
     rate = stream.codec_context.sample_rate
     wave = (np.sin(np.arange(int(seconds * rate)) * 0.17) * 8000).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
@@ -255,16 +254,15 @@ def _write_sound(container: av.container.OutputContainer, stream: Any, seconds: 
     container.mux(stream.encode(None))
 
 
-def _add_cover(container: av.container.OutputContainer, width: int, height: int) -> Any:
+def _add_cover(container: OutputContainer, width: int, height: int) -> Any:
     stream = container.add_stream("mjpeg", rate=1)
     stream.width, stream.height, stream.pix_fmt = width * 2, height * 2, "yuvj420p"
-    stream.disposition = av.stream.Disposition.attached_pic
+    stream.disposition = cast(Any, Disposition.attached_pic.value)
     return stream
 
 
 def _cover_packet(stream: Any, width: int, height: int) -> list[av.Packet]:
-    frame = av.VideoFrame.from_ndarray(texture(height * 2, width * 2, 99), format="rgb24").reformat(
-        format="yuvj420p"
-    )
+    image = av.VideoFrame.from_ndarray(texture(height * 2, width * 2, 99), format="rgb24")
+    frame = image.reformat(format="yuvj420p")
     frame.pts = 0
     return [*stream.encode(frame), *stream.encode(None)]

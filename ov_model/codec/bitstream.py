@@ -1,11 +1,12 @@
 """What a compressed packet says about its picture, read from its first bytes without decoding it.
 
-Only facts that allow the decoder to do less are read here: may decoding start at this packet, does any other picture
-refer to it, and can one trust that one packet is one frame. Anything not understood is reported as "no", so that
-the caller decodes more rather than wrongly.
+Only facts that allow the decoder to do less are read here: may decoding start at this packet, does any other
+picture refer to it, is it a frame of its own. Whatever is not understood is answered so that the caller decodes
+more, never wrongly.
 
-Sources: ITU-T H.264 (7.3.1 NAL unit, 7.3.2.1.1 SPS, 7.3.3 slice header), H.265 (7.3.1.2, table 7-1), ISO/IEC 14496-2
-(6.2.5 VOP), ISO/IEC 13818-2 (6.2.3 picture header), RFC 6386 (9.1 VP8 frame tag), ISO/IEC 14496-15 (avcC, hvcC).
+Sources: ITU-T H.264 (7.3.1 NAL unit, 7.3.2.1.1 SPS, 7.3.3 slice header, D.1.8 recovery point), H.265 (7.3.1.2,
+table 7-1), ISO/IEC 14496-2 (6.2.5 VOP), ISO/IEC 13818-2 (6.2.3 picture header), RFC 6386 (9.1 VP8 frame tag),
+ISO/IEC 14496-15 (avcC, hvcC).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 HEAD = 64
 _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 _SLICE_TYPES_I = {2, 7}
-# The largest packet that may be a "not coded" MPEG-4 picture; FFmpeg's mpeg4_unpack_bframes uses the same bound.
+# The largest packet that may be a "not coded" MPEG-4 picture; the bound of FFmpeg's mpeg4_unpack_bframes.
 _MAX_NVOP = 19
 
 
@@ -24,31 +25,34 @@ _MAX_NVOP = 19
 class PictureFacts:
     """One packet's picture.
 
-    entry: decoding may start here if the packet is flagged as a key packet. reference: False only where certainly no
-    other picture refers to it. shown: False where the packet yields no frame. sure: one packet is one frame.
+    entry: decoding may start here, given that the container flags the packet as a key. reference: False only where
+    certainly no other picture refers to it. shown: False where the packet yields no frame. one_to_one: False where
+    it may be half a frame, or two.
     """
 
     entry: bool = False
     reference: bool = True
     shown: bool = True
-    sure: bool = True
+    one_to_one: bool = True
 
 
 _PLAIN = PictureFacts()
 _ENTRY = PictureFacts(entry=True)
 _NON_REFERENCE = PictureFacts(reference=False)
 _HIDDEN = PictureFacts(shown=False)
-_UNSURE = PictureFacts(sure=False)
+_UNSURE = PictureFacts(one_to_one=False)
 
 
 class PacketReader:
-    """Reads the facts of one stream's packets; the base class knows nothing, so every packet is needed.
+    """Reads the facts of one stream's packets; this base knows nothing, so every packet is needed.
 
-    `read(packet, key)` takes the packet's bytes (no copy is made of the payload) and whether the container flags it
-    as a key packet.
+    trusts_container: whether the container's own mark for disposable packets may be believed.
     """
 
+    trusts_container = True
+
     def read(self, packet: memoryview, key: bool) -> PictureFacts:
+        """The facts of one packet, of which only the head is copied; key: the container's key flag."""
         return _PLAIN
 
 
@@ -74,6 +78,8 @@ class _Vp8(PacketReader):
 class _Mpeg4(PacketReader):
     """MPEG-4 part 2: B-VOPs (coding type 2) are never referred to."""
 
+    trusts_container = False
+
     def read(self, packet: memoryview, key: bool) -> PictureFacts:
         if len(packet) <= _MAX_NVOP:
             return _UNSURE
@@ -88,7 +94,9 @@ class _Mpeg4(PacketReader):
 
 
 class _Mpeg12(PacketReader):
-    """MPEG-1 and MPEG-2: B pictures (picture_coding_type 3) are never referred to; field pictures are not trusted."""
+    """MPEG-1 and MPEG-2: B pictures (coding type 3) are never referred to; a field may be half a frame."""
+
+    trusts_container = False
 
     def read(self, packet: memoryview, key: bool) -> PictureFacts:
         head = bytes(packet[:512])
@@ -105,7 +113,14 @@ class _Mpeg12(PacketReader):
 
 
 class _H264(PacketReader):
-    """H.264, length-prefixed (avcC) or annex B; `sps` None means not seen yet."""
+    """H.264, length-prefixed (avcC) or annex B.
+
+    Decoding starts at IDR pictures and at intra pictures with an immediate recovery point (open GOP), in annex B
+    only where the SPS comes along. Non-reference pictures have nal_ref_idc 0; streams that may hold fields are
+    taken whole.
+    """
+
+    trusts_container = False
 
     def __init__(self, extradata: bytes) -> None:
         self._length_size = _length_size(extradata, 4)

@@ -4,20 +4,32 @@
         for i, frame in video.frames([0, 7, 15]):
             ...
 
-Frame numbers count decoded frames in display order, never pts * fps. The index comes from demuxing; where a frame that
-it promises does not decode, `frames` raises DamagedVideo and the caller asks for `reindex`, which decodes the file.
+Frame numbers count decoded frames in display order, never pts * fps. The index comes from demuxing; where a frame
+that it promises does not decode, `frames` raises DamagedVideo and the caller asks for `reindex`, which decodes the
+file once.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
 
 import av
+import av.error
 import av.logging
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from ov_model.codec.bitstream import packet_reader
 from ov_model.codec.decode import (
@@ -27,7 +39,7 @@ from ov_model.codec.decode import (
     configure,
     decode_everything,
     decode_runs,
-    open_stream,
+    open_container,
     plan_runs,
     restore_time,
 )
@@ -44,13 +56,15 @@ from ov_model.errors import (
     UnsupportedCodec,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["FrameIndex", "Video", "VideoInfo", "luma", "open_video", "quiet", "rgb", "rotate"]
 
-# Demuxers that read other files or make pictures of text: no video file, whatever its name says.
+# Demuxers that read other files, or make pictures of text: no video file, whatever its name says.
 _NOT_VIDEO_FILES = {"hls", "dash", "concat", "concatf", "tty", "imf", "webm_dash_manifest"}
-_ATTACHED_PICTURE = 0x400
 _PROBED_KEYS = 4
-# ITU-T H.273, tables 4 and the AVColorRange enumeration.
+# ITU-T H.273 table 4 and FFmpeg's AVColorRange.
 _COLOR_SPACES = {
     0: "gbr",
     1: "bt709",
@@ -70,8 +84,9 @@ class VideoInfo:
     """What a video is.
 
     width, height: pixels of a decoded frame, after cropping, before rotation. rotation: degrees to turn a frame
-    clockwise for display (0, 90, 180, 270). fps: average frames a second; duration: seconds; None where the file does
-    not say. color_space, color_range: FFmpeg's names, "unknown" where untagged. n_demuxed: presentable packets.
+    clockwise for display (0, 90, 180, 270). fps: average frames a second, duration: seconds; None where the file
+    does not say. color_space, color_range: FFmpeg's names, "unknown" where untagged. n_demuxed: frames that the
+    container promises (presentable packets).
     """
 
     codec: str
@@ -97,10 +112,10 @@ class VideoInfo:
 
 
 class Video:
-    """An indexed video file; holds no open file between calls.
+    """An indexed video file; no file stays open between calls.
 
-    path: Path. info: VideoInfo. index: FrameIndex. damaged: True once `reindex` has replaced the demuxed index by what
-    really decodes.
+    path: Path. info: VideoInfo. index: FrameIndex. damaged: True once decoding the whole file has shown errors or
+    fewer frames than the container promises.
     """
 
     def __init__(self, path: Path, stream: int, table: PacketTable, info: VideoInfo) -> None:
@@ -108,14 +123,21 @@ class Video:
         self.info = info
         self.damaged = False
         self._stream, self._table = stream, table
-        self._packet_N = table.display_order()
+        # Until `_index_by_decoding` says otherwise, frames are found by the packet they come from.
         self._by_output = False
+        self._packet_N = table.packets_by_pts()
         self.index = table.frame_index(self._packet_N)
+        if not (table.one_to_one and table.timed):
+            self._index_by_decoding()
+            if not self.damaged:
+                self.info = replace(info, n_demuxed=len(self.index))
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def __len__(self) -> int:
@@ -123,7 +145,7 @@ class Video:
 
     def frames(
         self, wanted: Sequence[int], *, motion_vectors: bool = False, quantizers: bool = False
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    ) -> Iterator[tuple[int, VideoFrame]]:
         """Decode exactly the wanted frames: (display number, frame) in display order.
 
         Args:
@@ -133,100 +155,82 @@ class Video:
 
         Raises:
             DamagedVideo: a wanted frame fails, is missing or is flagged corrupt; call `reindex` and sample anew.
-            DecodeError: the same after `reindex` (the file changed), or the file cannot be read.
+            DecodeError: the file changed since it was opened, or cannot be read.
         """
         ids = [int(i) for i in wanted]
-        if any(a >= b for a, b in zip(ids, ids[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(ids)):
             raise ValueError(f"{self.path}: wanted frames must be ascending and distinct, found {ids}")
-        if ids and not (ids[0] >= 0 and ids[-1] < len(self.index)):
-            raise ValueError(
-                f"{self.path}: wanted frames {ids[0]}..{ids[-1]} lie outside 0..{len(self.index) - 1}"
-            )
+        if ids and (ids[0] < 0 or ids[-1] >= len(self)):
+            raise ValueError(f"{self.path}: wanted frames {ids[0]}..{ids[-1]} lie outside 0..{len(self) - 1}")
         options: dict[str, str] = {}
         if motion_vectors:
             options["flags2"] = "+export_mvs"
         if quantizers:
             options["export_side_data"] = "+venc_params"
-        return (
-            self._frames_by_output(ids, options) if self._by_output else self._frames_by_packet(ids, options)
-        )
+        if not ids:
+            return iter(())
+        return self._frames_by_output(ids, options) if self._by_output else self._frames_by_packet(ids, options)
 
     def reindex(self) -> None:
-        """Decode the whole file once; the index becomes what decoded, `damaged` True. Memory does not grow with length.
+        """Decode the whole file once: the index becomes what decoded. Memory does not grow with its length.
+
+        Frames that FFmpeg flags corrupt stay in the index: they are what players show.
 
         Raises:
             DecodeError: no frame decodes.
         """
         self._index_by_decoding()
-        self.damaged = True
+        self._by_output = True
 
-    def _frames_by_packet(
-        self, ids: list[int], options: dict[str, str]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        if not ids:
-            return
+    def _frames_by_packet(self, ids: list[int], options: dict[str, str]) -> Iterator[tuple[int, VideoFrame]]:
         done = 0
         try:
-            runs = plan_runs(self._table, self._packet_N, ids)
-            for i, frame in self._run(runs, options, drop=True):
+            for i, frame in self._run(plan_runs(self._table, self._packet_N, ids), options, drop=True):
                 done += 1
                 yield i, frame
             return
         except FrameLost:
             rest = ids[done:]
-        # Sequential decoding from the start has the last word on whether the file is damaged.
+        # Plain decoding from the start has the last word on whether the file is damaged.
         try:
             last = int(self._packet_N[rest].max())
             yield from self._run([Run(0, last, rest)], options, drop=False)
         except FrameLost as error:
             raise DamagedVideo(f"{self.path}: {error}") from error
 
-    def _run(
-        self, runs: list[Run], options: dict[str, str], *, drop: bool
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _run(self, runs: list[Run], options: dict[str, str], *, drop: bool) -> Iterator[tuple[int, VideoFrame]]:
         with self._source(options) as source:
             yield from decode_runs(source, self._table, self._packet_N, runs, drop=drop)
 
-    def _frames_by_output(
-        self, ids: list[int], options: dict[str, str]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        if not ids:
-            return
-        left = iter(ids)
-        following = next(left)
+    def _frames_by_output(self, ids: list[int], options: dict[str, str]) -> Iterator[tuple[int, VideoFrame]]:
+        left = ids[::-1]
         with self._source(options) as source:
             decoded = decode_everything(source, self._table, lambda error: None)
             for i, (packet, frame) in enumerate(decoded):
-                if i != following:
-                    continue
-                yield i, restore_time(frame, int(self._table.pts_M[packet]), source.time_base)
-                following = next(left, None)
-                if following is None:
-                    return
-        raise DecodeError(
-            f"{self.path}: frame {following} decoded before and does not now; did the file change?"
-        )
+                if i == left[-1]:
+                    left.pop()
+                    yield i, restore_time(frame, int(self._table.pts_M[packet]), source.time_base)
+                    if not left:
+                        return
+        raise DecodeError(f"{self.path}: frame {left[-1]} decoded before and does not now; did the file change?")
 
     def _index_by_decoding(self) -> None:
         packets: list[int] = []
         troubles: list[str] = []
         with self._source({}) as source:
-            decoded = decode_everything(
-                source, self._table, lambda error: troubles.append(str(error.strerror))
-            )
+            decoded = decode_everything(source, self._table, lambda error: troubles.append(str(error.strerror)))
             for packet, frame in decoded:
                 packets.append(packet)
                 if frame.is_corrupt:
                     troubles.append("a frame is flagged corrupt")
         if not packets:
-            raise DecodeError(
-                f"{self.path}: none of {len(self._table)} packets decodes as {self.info.codec}"
-                + (f" ({troubles[0]})" if troubles else "")
-            )
+            why = f" ({troubles[0]})" if troubles else ""
+            raise DecodeError(f"{self.path}: none of {len(self._table)} packets decodes as {self.info.codec}{why}")
         self._packet_N = np.array(packets, np.int64)
-        self._by_output = True
-        self.damaged = self.damaged or bool(troubles)
         self.index = self._table.frame_index(self._packet_N)
+        whole = not troubles and (len(packets) == self.info.n_demuxed or not self._table.one_to_one)
+        self.damaged = not whole
+        self._by_output = not (whole and self._table.one_to_one and len(np.unique(packets)) == len(packets))
 
     @contextlib.contextmanager
     def _source(self, options: dict[str, str]) -> Iterator[PacketSource]:
@@ -244,12 +248,13 @@ def open_video(path: str | Path) -> Video:
     A stream whose packets do not tell the display order (no timestamps, field pictures) is decoded once instead.
 
     Raises:
-        MissingFile, EmptyFile, UnreadableContainer, NoVideoStream, UnsupportedCodec, DecodeError (no frame at all).
+        MissingFile, EmptyFile, UnreadableContainer, NoVideoStream, UnsupportedCodec: what the names say.
+        DecodeError: it has no frame at all.
     """
     path = Path(path)
     _check_file(path)
     with _typed_errors(path, opening=True):
-        container = open_stream(path.absolute())
+        container = open_container(path)
     with container, _typed_errors(path):
         if set(container.format.name.split(",")) & _NOT_VIDEO_FILES:
             raise UnreadableContainer(
@@ -257,16 +262,15 @@ def open_video(path: str | Path) -> Video:
             )
         stream = _video_stream(container, path)
         context = configure(stream, {})
-        reader = packet_reader(context.name, context.extradata, bool(context.codec.intra_only))
-        keys: list[av.Packet] = []
-        table = scan_packets(_remember_keys(container.demux(stream), keys), reader)
+        reader = packet_reader(context.name, context.extradata, context.codec.intra_only)
+        keys: list[Packet] = []
+        packets = _until_error(container.demux(stream), keys)
+        table = scan_packets(packets, reader, reorders=bool(context.has_b_frames))
         if not table.shown_M.any():
             raise DecodeError(f"{path}: its {context.name} stream holds no presentable packet")
         info = _probe(container, stream, _first_frame(context, keys), table)
-        video = Video(path, stream.index, table, info)
-    if not table.sure:
-        video._index_by_decoding()
-    return video
+        number = stream.index
+    return Video(path, number, table, info)
 
 
 def quiet() -> None:
@@ -294,84 +298,79 @@ def _typed_errors(path: Path, opening: bool = False) -> Iterator[None]:
         raise OutOfMemory(f"{path}: FFmpeg ran out of memory") from error
     except (av.error.PermissionError, av.error.FileNotFoundError, av.error.IsADirectoryError) as error:
         raise MissingFile(f"{path}: {error.strerror}; expected a readable video file") from error
-    except av.error.DecoderNotFoundError as error:
-        raise UnsupportedCodec(f"{path}: this FFmpeg has no decoder for its video stream") from error
-    except av.FFmpegError as error:
+    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+        raise UnsupportedCodec(f"{path}: this FFmpeg cannot decode its video stream: {error.strerror}") from error
+    except FFmpegError as error:
         if opening:
             raise UnreadableContainer(
                 f"{path}: {error.strerror}; expected a whole container such as MP4, Matroska or AVI "
-                "(a download that was cut off loses the header)"
+                "(a download that was cut off may lack its header)"
             ) from error
         raise DecodeError(f"{path}: {error.strerror}") from error
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    candidates = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    videos = container.streams.video
+    candidates = [s for s in videos if not (s.disposition & Disposition.attached_pic).value]
     if not candidates:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        pictures = " (its video streams are attached pictures)" if container.streams.video else ""
-        raise NoVideoStream(f"{path}: no video stream, found {kinds}{pictures}")
+        pictures = " (attached pictures, such as a cover)" if videos else ""
+        raise NoVideoStream(f"{path}: no video stream among its streams; found {kinds}{pictures}")
     best = container.streams.best("video")
     stream = next((s for s in candidates if best is not None and s.index == best.index), candidates[0])
-    if stream.codec_context is None:
-        raise UnsupportedCodec(
-            f"{path}: this FFmpeg has no decoder for its video stream; re-encode it, say as H.264"
-        )
+    if cast(VideoCodecContext | None, stream.codec_context) is None:
+        raise UnsupportedCodec(f"{path}: this FFmpeg has no decoder for its video stream; re-encode it as H.264")
     return stream
 
 
-def _remember_keys(packets: Iterator[av.Packet], keys: list[av.Packet]) -> Iterator[av.Packet]:
-    for packet in packets:
-        if packet.is_keyframe and packet.size and len(keys) < _PROBED_KEYS:
-            keys.append(packet)
-        yield packet
+def _until_error(packets: Iterator[Packet], keys: list[Packet]) -> Iterator[Packet]:
+    """The packets up to where demuxing fails, as FFmpeg's own tools read; remembers the first key packets."""
+    any_packet = False
+    try:
+        for packet in packets:
+            if packet.is_keyframe and packet.size and len(keys) < _PROBED_KEYS:
+                keys.append(packet)
+            any_packet = True
+            yield packet
+    except FFmpegError:
+        if not any_packet:
+            raise
 
 
-def _first_frame(context: av.VideoCodecContext, keys: list[av.Packet]) -> av.VideoFrame | None:
-    """The first key packet that decodes by itself: it alone tells rotation and the true pixel format."""
+def _first_frame(context: VideoCodecContext, keys: list[Packet]) -> VideoFrame | None:
+    """The first key packet that decodes by itself: frames alone tell the rotation and the true pixel format."""
     for packet in keys:
         for step in (packet, None):
-            with contextlib.suppress(av.FFmpegError):
-                frames = context.decode(step)
-                if frames:
-                    return frames[0]
+            with contextlib.suppress(FFmpegError):
+                for frame in context.decode(step):
+                    return frame
         context.flush_buffers()
     return None
 
 
-def _probe(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    frame: av.VideoFrame | None,
-    table: PacketTable,
-) -> VideoInfo:
+def _probe(container: InputContainer, stream: VideoStream, frame: VideoFrame | None, table: PacketTable) -> VideoInfo:
     context = stream.codec_context
-    pix_fmt = frame.format.name if frame is not None else context.pix_fmt or "unknown"
+    picture = context if frame is None else frame
+    pix_fmt = (context.pix_fmt or "yuv420p") if frame is None else frame.format.name
     rate = stream.average_rate or stream.guessed_rate
     aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
-    colors = frame if frame is not None else context
     return VideoInfo(
         codec=stream.codec.canonical_name,
-        width=frame.width if frame is not None else context.width,
-        height=frame.height if frame is not None else context.height,
-        rotation=_clockwise(frame),
+        width=picture.width,
+        height=picture.height,
+        rotation=0 if frame is None else round(-frame.rotation / 90) % 4 * 90,
         fps=float(rate) if rate else None,
         duration=_duration(container, stream),
         pix_fmt=pix_fmt,
-        bit_depth=av.VideoFormat(pix_fmt).components[0].bits if pix_fmt != "unknown" else 0,
-        color_space=_COLOR_SPACES.get(int(colors.colorspace), "unknown"),
-        color_range=_COLOR_RANGES.get(int(colors.color_range), "unknown"),
+        bit_depth=av.VideoFormat(pix_fmt).components[0].bits,
+        color_space=_COLOR_SPACES.get(int(picture.colorspace), "unknown"),
+        color_range=_COLOR_RANGES.get(int(picture.color_range), "unknown"),
         sar=(aspect.numerator, aspect.denominator) if aspect else (1, 1),
         n_demuxed=int(table.shown_M.sum()),
     )
 
 
-def _clockwise(frame: av.VideoFrame | None) -> int:
-    """The display matrix's rotation to the nearest quarter turn; FFmpeg counts counterclockwise."""
-    return 0 if frame is None else round(-frame.rotation / 90) % 4 * 90
-
-
-def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration is not None else None
+    return None if container.duration is None else container.duration / av.time_base
