@@ -85,6 +85,12 @@ class SampleCrashed(SampleError):
     reason = "crashed"
 
 
+class InternalError(SampleError):
+    """A defect of ours or of a library: an exception that nobody expected."""
+
+    reason = "internal_error"
+
+
 class OutOfMemory(SampleError):
     reason = "out_of_memory"
 

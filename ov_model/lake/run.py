@@ -345,7 +345,7 @@ def _row(
         row.signal = result.signal
         row.computed = error is None
         row.outputs = [_relative(path, stage.root) for path in result.outputs]
-        row.output_hash = result.output_hash
+        row.output_hash = result.output_hash if error or result.output_hash else content_hash
         row.bytes = result.bytes
         row.facts = json.dumps(result.facts, sort_keys=True, default=str)
         row.attempts = outcome.attempts

@@ -134,7 +134,7 @@ def _allow_time(job: Job, info: VideoInfo) -> None:
 def _probe(job: Job) -> Result:
     with open_video(job.path) as video:
         facts = asdict(video.info)
-    return Result([], hash_arrays(), 0, "", facts, 0.0)
+    return Result([], "", 0, "", facts, 0.0)
 
 
 def _visidx(job: Job, task: VisidxTask, chosen: list[Choice]) -> Result:

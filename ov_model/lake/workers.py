@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from ov_model.errors import OutOfMemory, SampleCrashed, SampleError, SampleTimeout
+from ov_model.errors import InternalError, OutOfMemory, SampleCrashed, SampleError, SampleTimeout
 
 T = TypeVar("T")
 BASE_TIMEOUT = 60.0
@@ -61,7 +61,7 @@ class Outcome:
 def run_tasks(function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions) -> Iterator[tuple[T, Outcome]]:
     """Yield (task, outcome) as tasks finish. Function and tasks must be picklable; a SampleError is an outcome.
 
-    Any other exception of the function is a defect of ours or of a library: it is recorded as `crashed` with its text.
+    Any other exception of the function is a defect of ours or of a library: it is recorded as `internal_error`.
     """
     if options.num_workers == 0:
         for task in tasks:
@@ -155,7 +155,7 @@ def _guard(function: Callable[[T], Any], task: T) -> tuple[Any, SampleError | No
     except OSError:
         raise
     except Exception as error:
-        return None, SampleCrashed(f"{type(error).__name__}: {error}")
+        return None, InternalError(f"{type(error).__name__}: {error}")
 
 
 def _start_worker(memory_gb: float, parent: int) -> None:
