@@ -12,57 +12,74 @@ import dagster as dg
 import polars as pl
 
 from ov_assets.previews import Pack, preview_markdown
-from ov_model.lake.dataset import Dataset
+from ov_model.lake.dataset import RECORDS, TRAIN_JSONL, TRAINING_JSONL, Dataset
+from ov_model.lake.index import ROWS
 from ov_model.lake.layout import POSITIONS, Shard
 from ov_model.lake.ledger import FAILED, OK, Report
 from ov_model.lake.mixture import MixtureReport
+from ov_model.lake.stages import MOSAICS, RAW
 
 _SAMPLE_ROWS = 5
 _FAILURE_ROWS = 10
 _CELL = 160
 _PREVIEWED = 2
+_LEDGER_COLUMNS = ("row", "id", "media", "kind", "status", "signal", "bytes")
 
 
 def report_metadata(dataset: Dataset, report: Report, shard: Shard | None) -> dict[str, Any]:
     """Metadata of one stage's materialization, of one shard or of the whole dataset."""
-    row_count = "dagster/row_count" if shard is None else "dagster/partition_row_count"
     metadata: dict[str, Any] = {
-        row_count: report.rows,
+        "dagster/row_count" if shard is None else "dagster/partition_row_count": report.rows,
         "work": work_done(report),
-        "computed": report.computed,
         "rows": report.rows,
         "ok": report.ok + report.passed,
         "failed": report.failed,
         "failed by reason": report.reasons,
         "signals": report.signals,
+        "computed": report.computed,
         "seconds": round(report.seconds, 3),
         "videos per second": round(report.computed / report.seconds, 3) if report.seconds else 0.0,
         "bytes": report.bytes,
         "config hash": report.config_hash,
+        "ledger": dg.MetadataValue.path(str(_ledger_path(dataset, report))),
     }
-    if report.duplicates:
-        metadata["duplicates"] = report.duplicates
-    if report.ledger is not None:
-        metadata["ledger"] = dg.MetadataValue.path(str(report.ledger))
-        ledger = pl.read_parquet(report.ledger)
-        metadata["sample"] = _ledger_table(ledger.head(_SAMPLE_ROWS), ("id", "media", "kind", "status", "signal"))
-        failures = ledger.filter(pl.col("status") == FAILED).head(_FAILURE_ROWS)
-        if failures.height:
-            metadata["failures"] = _ledger_table(failures, ("id", "media", "reason", "detail"))
-        if report.stage == "mosaics":
-            metadata["preview"] = _mosaics_preview(dataset, ledger)
+    if aside := report.duplicates + report.skipped:
+        metadata["duplicates or skipped"] = aside
     if report.outputs:
         metadata["dagster/uri"] = str(report.outputs[0])
-        if report.stage in ("training_jsonl", "train_jsonl"):
-            metadata["sample"] = jsonl_table(report.outputs[0])
+    ledger = None if shard is None else dataset.ledger(report.stage, shard)
+    if report.stage in (TRAINING_JSONL, TRAIN_JSONL):
+        metadata["sample"] = jsonl_table(report.outputs[0])
+    elif ledger is None:
+        metadata["sample"] = _records_table(dataset)
+    else:
+        metadata["sample"] = _ledger_table(ledger.head(_SAMPLE_ROWS), _LEDGER_COLUMNS)
+    if ledger is not None and report.failed:
+        failures = ledger.filter(pl.col("status") == FAILED).head(_FAILURE_ROWS)
+        metadata["failures"] = _ledger_table(failures, ("id", "media", "reason", "detail"))
+    if ledger is not None and report.stage == RAW:
+        metadata["bytes"] = int(ledger.unique("path")["size"].sum())
+    if ledger is not None and report.stage == MOSAICS:
+        metadata["preview"] = _mosaics_preview(dataset, ledger)
     return metadata
 
 
 def work_done(report: Report) -> str:
     """One line on what this run did and what it found done."""
+    if report.stage in (RECORDS, TRAIN_JSONL):
+        return f"{report.rows} rows read"
+    if report.stage == TRAINING_JSONL:
+        return f"{report.rows - report.reused} of {report.rows} rows new"
     if not report.computed:
         return f"0 of {report.rows} samples computed"
     return f"{report.rows - report.reused} of {report.rows} samples computed, {report.computed} media read"
+
+
+def _ledger_path(dataset: Dataset, report: Report) -> Path:
+    """The ledger; the table of rows for `records`, the folder of the shards' ledgers for `train_jsonl`."""
+    if report.ledger is not None:
+        return report.ledger
+    return dataset.root / RECORDS / ROWS if report.stage == RECORDS else dataset.root / "ledger"
 
 
 def mixture_metadata(report: MixtureReport) -> dict[str, Any]:
@@ -102,8 +119,19 @@ def jsonl_table(path: Path) -> dg.TableMetadataValue:
     return _table(rows)
 
 
+def _records_table(dataset: Dataset) -> dg.TableMetadataValue:
+    records = islice((record for shard in dataset.shards for record in dataset.records(shard)), _SAMPLE_ROWS)
+    return _table(
+        [
+            {"row": r.row, "id": _cell(r.id), "media": _cell(r.media), "kind": r.kind, "error": _cell(r.error or "")}
+            for r in records
+        ]
+    )
+
+
 def _ledger_table(frame: pl.DataFrame, columns: Iterable[str]) -> dg.TableMetadataValue:
-    return _table([{name: _cell(row[name]) for name in columns} for row in frame.iter_rows(named=True)])
+    rows = frame.select(*columns).iter_rows(named=True)
+    return _table([{k: v if isinstance(v, int) else _cell(v) for k, v in row.items()} for row in rows])
 
 
 def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:

@@ -5,8 +5,6 @@ chosen (the Execute button of the UI). `visidx` and `mosaics` are one step, so t
 video once.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from ov_assets.checks import Check, Scope
 from ov_assets.components.stages import Stage
 from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks, refuse_failed_upstream
 from ov_assets.metadata import report_metadata
+from ov_assets.versions import code_version, data_version, describe_change, last_data_version
 from ov_model.errors import OvError, UsageError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.layout import Shard
@@ -59,7 +58,6 @@ class Lane:
         job = dg.define_asset_job(
             f"{self.name}_shards",
             selection=dg.AssetSelection.assets(*sharded),
-            partitions_def=self.partitions,
             description=f"Every step of {self.name} that works shard by shard.",
         )
         return dg.Definitions(assets=[self._step(name, stages) for name, stages in groups.items()], jobs=[job])
@@ -98,7 +96,7 @@ class Lane:
             group_name=self.name,
             kinds=set(stage.kinds),
             owners=self.owners,
-            code_version=self.dataset.code_version(stage.name),
+            code_version=code_version(self.dataset, stage.name),
             partitions_def=self.partitions if stage.sharded else None,
             metadata={"dagster/column_schema": stage.columns},
             skippable=True,
@@ -119,12 +117,12 @@ class Lane:
             results = [self._evaluate(check, stage, shard) for check in stage.checks if check.name in wanted]
             if stage.name in reports:
                 report = reports[stage.name]
-                context.log.info(f"{self.name}/{stage.name}: {report.computed} computed, {report.reused} reused")
+                version = data_version(self.dataset, report, shard)
+                before = last_data_version(context.instance, key, shard and shard.key)
+                metadata = report_metadata(self.dataset, report, shard) | {"change": describe_change(before, version)}
+                context.log.info(f"{key.to_user_string()}: {metadata['work']}; {metadata['change']}")
                 yield dg.MaterializeResult(
-                    asset_key=key,
-                    data_version=dg.DataVersion(report.data_version),
-                    metadata=report_metadata(self.dataset, report, shard),
-                    check_results=results,
+                    asset_key=key, data_version=dg.DataVersion(version), metadata=metadata, check_results=results
                 )
             else:
                 yield from results

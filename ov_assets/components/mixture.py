@@ -1,7 +1,5 @@
 """`Mixture`: the training JSONLs of several datasets joined into one, by weight or by count."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal

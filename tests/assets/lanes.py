@@ -90,12 +90,9 @@ def names_of_shard(shard: int, count: int) -> list[str]:
 
 def metadata(result: dg.ExecuteInProcessResult, stage: str, name: str = "tiny") -> dict[str, Any]:
     """Values that a stage reported in a run."""
-    (event,) = result.asset_materializations_for_node(_node(name, stage, result))
-    return {key: value.value for key, value in event.metadata.items()}
-
-
-def _node(name: str, stage: str, result: dg.ExecuteInProcessResult) -> str:
-    return f"{name}__visidx_mosaics" if stage in ("visidx", "mosaics") else f"{name}__{stage}"
+    key = dg.AssetKey([name, stage])
+    (event,) = (e for e in result.get_asset_materialization_events() if e.asset_key == key)
+    return {label: value.value for label, value in event.materialization.metadata.items()}
 
 
 def why(result: dg.ExecuteInProcessResult) -> str:
