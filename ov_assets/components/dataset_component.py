@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,11 +34,10 @@ class DatasetComponent(dg.Component, dg.Model, dg.Resolvable):
     description: str = ""
     owners: Sequence[str] = ()
 
-    @staticmethod
-    @dg.template_var
-    def lake() -> str:
-        """The lake's root, for paths in `defs.yaml`."""
-        return str(lake_root())
+    @classmethod
+    def get_additional_scope(cls) -> Mapping[str, Any]:
+        """What `{{ lake }}` means in a `defs.yaml`."""
+        return {"lake": str(lake_root())}
 
     def lane(self, name: str, project: Path) -> Lane:
         """The assets of this dataset under `name`; relative paths are read from `project`."""

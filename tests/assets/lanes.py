@@ -73,6 +73,15 @@ class Playground:
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
 
+    def run_checks(self, stage: str, *names: str, shard: int | None = None) -> dg.ExecuteInProcessResult:
+        """Only evaluate checks, as the Execute button of the UI does; of all shards where none is given."""
+        lane = self.lane()
+        job = dg.Definitions(assets=lane.definitions().assets).resolve_implicit_global_asset_job_def()
+        keys = {dg.AssetCheckKey(lane.key(stage), name) for name in names}
+        subset = job.get_subset(asset_selection=set(), asset_check_selection=keys)
+        tags = {} if shard is None else {"dagster/partition": lane.dataset.shards[shard].key}
+        return subset.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
+
     def run_all(self, lane: Lane | None = None) -> list[dg.ExecuteInProcessResult]:
         """Materialize the whole lane, both shards."""
         return [
@@ -80,6 +89,17 @@ class Playground:
             *(self.run(*SHARDED, shard=shard, lane=lane) for shard in range(2)),
             self.run("train_jsonl", lane=lane),
         ]
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """`stage/check` -> passed, of a run."""
+    return {f"{c.asset_key.path[-1]}/{c.check_name}": c.passed for c in result.get_asset_check_evaluations()}
+
+
+def versions_of(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Stage -> data version, of a run."""
+    events = [event.materialization for event in result.get_asset_materialization_events()]
+    return {event.asset_key.path[-1]: (event.tags or {})["dagster/data_version"] for event in events}
 
 
 def names_of_shard(shard: int, count: int) -> list[str]:
@@ -106,4 +126,14 @@ def why(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["SHARDED", "TINY", "Playground", "make_record", "metadata", "names_of_shard", "why"]
+__all__ = [
+    "SHARDED",
+    "TINY",
+    "Playground",
+    "checks_of",
+    "make_record",
+    "metadata",
+    "names_of_shard",
+    "versions_of",
+    "why",
+]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ov_assets.previews import BUDGET_BYTES
-from tests.assets.lanes import SHARDED, Playground, make_record, metadata, names_of_shard, why
+from tests.assets.lanes import SHARDED, Playground, make_record, metadata, names_of_shard, versions_of, why
 from tests.factories import make_image
 
 
@@ -61,11 +61,7 @@ def test_a_second_materialization_does_no_work_and_says_so(three_clips: Playgrou
     files = {path: path.stat().st_mtime_ns for path in three_clips.root.rglob("*.npy")}
     second = three_clips.run_all()
     for before, after in zip(first, second, strict=True):
-        versions = [
-            [event.materialization.tags["dagster/data_version"] for event in r.get_asset_materialization_events()]
-            for r in (before, after)
-        ]
-        assert versions[0] == versions[1]
+        assert versions_of(before) == versions_of(after)
     for stage in SHARDED:
         told = metadata(second[1], stage)
         assert told["work"].startswith("0 of 2 ")
