@@ -159,9 +159,7 @@ def test_line_spans_skips_blank_lines_and_a_missing_last_newline(tmp_path):
 )
 def test_every_draw_takes_what_was_planned_and_spreads_it_evenly(available, weights, size, seed):
     rows = {f"d{i}": n for i, n in enumerate(available)}
-    sources = tuple(
-        MixtureSource(name, Path(name), weight) for name, weight in zip(rows, weights, strict=False)
-    )
+    sources = tuple(MixtureSource(name, Path(name), weight) for name, weight in zip(rows, weights, strict=False))
     spec = MixtureSpec("mix", Path("out"), sources, seed=seed, size=size)
     counts = plan_counts(spec, rows)
     source_N, row_N = draw(spec, rows)
