@@ -109,3 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("ov: interrupted; run the same command again to go on from here", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 TICKS = 12800
-_X264 = {"preset": "veryfast", "threads": "1"}
+# x264's mbtree reads vector registers that other libraries leave dirty: with it, the bytes differ from call to call.
+_X264 = {"preset": "veryfast", "threads": "1", "mbtree": "0"}
 _DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
     "libx264": _X264,
     "libx265": {"preset": "ultrafast", "x265-params": "pools=none:frame-threads=1:log-level=none"},

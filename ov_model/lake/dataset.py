@@ -87,9 +87,7 @@ class DatasetSpec:
                 f"dataset {self.name}: padding_policy exclude does not fill whole mosaics; use zero or repeat"
             )
         if self.choose.geometry != self.pack.geometry:
-            raise UsageError(
-                f"dataset {self.name}: stage 1 has {self.choose.geometry}, stage 2 {self.pack.geometry}"
-            )
+            raise UsageError(f"dataset {self.name}: stage 1 has {self.choose.geometry}, stage 2 {self.pack.geometry}")
 
 
 class Dataset:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_model.lake.processes import process_start
+
 _CHUNK = 1 << 20
-TEMP_SUFFIX = ".tmp"
+_TEMP = re.compile(r"^\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.tmp$", re.DOTALL)
 
 
 def sync_folder(folder: Path) -> None:
@@ -31,7 +36,7 @@ def sync_folder(folder: Path) -> None:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbor for writing; on success fsync it and rename it over `path`, on error remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name[:200]}.{os.getpid()}{TEMP_SUFFIX}")
+    temp = temporary(path)
     try:
         with open(temp, "wb") as stream:
             yield stream
@@ -72,7 +77,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     if target.exists() and os.path.samefile(source, target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temp = target.with_name(f".{target.name[:200]}.{os.getpid()}{TEMP_SUFFIX}")
+    temp = temporary(target)
     with suppress(FileNotFoundError):
         temp.unlink()
     try:
@@ -84,12 +89,25 @@ def link_or_copy(source: Path, target: Path) -> None:
     os.replace(temp, target)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Remove what writers that were killed left below `folder`; only call while holding its lock. Returns the count."""
-    leftovers = [path for path in folder.rglob(f".*{TEMP_SUFFIX}") if path.is_file()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def temporary(path: Path) -> Path:
+    """The name under which this process writes what will become `path`."""
+    return path.with_name(f".{path.name[:180]}.{_host()}-{os.getpid()}.tmp")
+
+
+def remove_temporaries(folder: Path, *, deep: bool = False) -> int:
+    """Remove what processes of this host that are gone left half-written in `folder` (and below). Returns the count."""
+    removed = 0
+    for path in folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp"):
+        match = _TEMP.match(path.name)
+        if match and match["host"] == _host() and process_start(int(match["pid"])) is None:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+@cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:
@@ -119,7 +137,7 @@ def hash_arrays(*arrays: NDArray[Any]) -> str:
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Write several files of one folder: all are on disk before the first takes its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    temps = {name: folder / f".{i}.{os.getpid()}{TEMP_SUFFIX}" for i, name in enumerate(files)}
+    temps = {name: temporary(folder / str(i)) for i, name in enumerate(files)}
     try:
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

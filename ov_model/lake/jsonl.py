@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from ov_model.lake.conversations import to_images
-from ov_model.lake.files import atomic_write, hash_file
+from ov_model.lake.files import atomic_write, hash_file, remove_temporaries
 from ov_model.lake.layout import POSITIONS
 from ov_model.lake.ledger import OK, PASSED
 from ov_model.lake.records import Record
@@ -91,7 +91,9 @@ def write_training_jsonl(
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Write lines atomically."""
+    """Write lines atomically; what a killed writer left beside the file is removed."""
+    if path.parent.is_dir():
+        remove_temporaries(path.parent)
     with atomic_write(path) as stream:
         for line in lines:
             stream.write(line)

@@ -117,6 +117,7 @@ class Ledger:
     """The ledger of one stage and shard, open for writing: holds the shard's lock while it is entered."""
 
     def __init__(self, root: Path, stage: str, shard: Shard) -> None:
+        """`interrupted` tells, once entered, whether the last run on this shard was cut off."""
         self.root, self.stage, self.shard = root, stage, shard
         self.path = ledger_path(root, stage, shard)
         self.journal = self.path.with_suffix(".journal.jsonl")
@@ -124,6 +125,7 @@ class Ledger:
         self._stream: Any = None
         self._fresh: dict[str, Row] = {}
         self._kept: set[str] = set()
+        self.interrupted = False
 
     def __enter__(self) -> Self:
         self.lock.__enter__()
@@ -132,6 +134,7 @@ class Ledger:
             self._frame = read_ledger(self.path)
             self._index = {key: i for i, key in enumerate(self._frame["key"])}
             self._columns: dict[str, list[Any]] = {}
+            self.interrupted = self.journal.exists()
             self._repair_journal()
             self._stream = open(self.journal, "ab")
             sync_folder(self.journal.parent)

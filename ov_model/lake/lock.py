@@ -20,6 +20,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ov_model.errors import LockedError
+from ov_model.lake.processes import process_start
 
 HEARTBEAT = 10.0
 EXPIRY = 90.0
@@ -44,7 +45,7 @@ class ShardLock:
             "token": self.token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": _process_start(os.getpid()),
+            "started": process_start(os.getpid()),
         }
         while not self._create(json.dumps(owner)):
             self._evict_dead_owner()
@@ -86,7 +87,7 @@ class ShardLock:
         except FileNotFoundError:
             return
         same_host = owner.get("host") == socket.gethostname()
-        dead = same_host and _process_start(int(owner.get("pid", 0))) != owner.get("started")
+        dead = same_host and process_start(int(owner.get("pid", 0))) != owner.get("started")
         if not dead and age < EXPIRY:
             raise LockedError(
                 f"{self.path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); "
@@ -119,19 +120,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _describe(owner: dict[str, Any]) -> str:
     return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}"
-
-
-def _process_start(pid: int) -> str | None:
-    """Start time of a live process (tells a recycled pid from the owner), None when there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        if os.path.isdir("/proc/self"):
-            return None
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return None
-        return "alive"
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]

@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from ov_model.errors import DuplicateRecord, MissingVisidx, SampleError
+from ov_model.lake.files import remove_temporaries
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import (
     DUPLICATE,
@@ -119,6 +120,9 @@ class _ShardRun:
 
     def plan(self, records: Sequence[Record], hints: Sequence[Path]) -> None:
         """Settle what needs no worker; gather the rest by content."""
+        for stage in self.stages.values():
+            if self.ledgers[stage.name].interrupted and stage.folder.is_dir():
+                remove_temporaries(stage.folder, deep=True)
         known = known_hashes([ledger.previous() for ledger in self.ledgers.values()] + [read_ledger(h) for h in hints])
         media = list(dict.fromkeys(record.media for record in records if record.kind == "video"))
         files = examine(media, self.policy, known, self.options.num_workers)

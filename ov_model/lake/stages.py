@@ -26,14 +26,14 @@ RAW, VISIDX, MOSAICS = "raw_videos", "visidx", "mosaics"
 
 
 class Stage(ABC):
-    """What the engine asks of a stage. `root`: the folder its outputs are relative to."""
+    """What the engine asks of a stage. Outputs lie in `folder`; the ledger names them relative to `root`."""
 
     name: str
     version: int
     skippable: tuple[type[SampleError], ...] = ()
 
-    def __init__(self, root: Path, config: Any) -> None:
-        self.root = root
+    def __init__(self, root: Path, folder: Path, config: Any) -> None:
+        self.root, self.folder = root, folder
         self.config_hash = hash_json({"stage": self.name, "version": self.version, "options": config})[:16]
 
     def check(self, record: Record) -> None:  # noqa: B027
@@ -62,7 +62,7 @@ class RawStage(Stage):
     name, version = RAW, RAW_VERSION
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root, None)
+        super().__init__(root, root / "ledger", None)
 
     def share(self, source: Row, record: Record) -> list[Path]:
         return []
@@ -74,8 +74,8 @@ class VisidxStage(Stage):
     name, version = VISIDX, VISIDX_VERSION
 
     def __init__(self, root: Path, folder: Path, options: ChooseOptions) -> None:
-        super().__init__(root, asdict(options))
-        self.folder, self.options = folder, options
+        super().__init__(root, folder, asdict(options))
+        self.options = options
 
     def task(self, content_hash: str) -> VisidxTask:
         """What a worker is told."""
@@ -122,8 +122,8 @@ class MosaicsStage(Stage):
         skip_missing: bool = False,
     ) -> None:
         config = {name: value for name, value in asdict(options).items() if name != "first_full"}
-        super().__init__(root, config)
-        self.folder, self.options, self.find = folder, options, find
+        super().__init__(root, folder, config)
+        self.options, self.find = options, find
         self.skippable = (MissingVisidx,) if skip_missing else ()
 
     def check(self, record: Record) -> None:

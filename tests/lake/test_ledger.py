@@ -143,7 +143,9 @@ def test_ordinary_names_stay(name: str) -> None:
     assert safe_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\0b", "a\nb", ".hidden", "a\\b", "x" * 300, "é" * 200])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "/etc/passwd", "a\0b", "a\nb", ".hidden", "a\\b", "x" * 300, "é" * 200]
+)
 def test_dangerous_names_become_one_ordinary_part(name: str) -> None:
     safe = safe_name(name)
     assert safe not in ("", ".", "..")

@@ -233,10 +233,14 @@ def test_stages_refuse_to_build_on_nothing(tmp_path: Path) -> None:
     with pytest.raises(UpstreamError, match="materialize records first"):
         dataset.raw_videos(shard)
     dataset.index_records()
-    for stage, missing in ((dataset.visidx, "raw_videos"), (dataset.mosaics, "visidx"), (dataset.training_jsonl, "mosaics")):
+    for stage, missing in (
+        (dataset.visidx, "raw_videos"),
+        (dataset.mosaics, "visidx"),
+        (dataset.training_jsonl, "mosaics"),
+    ):
         with pytest.raises(UpstreamError, match=f"materialize {missing} of this shard first"):
             stage(shard)
-    with pytest.raises(UpstreamError, match="shard00of01.jsonl missing"):
+    with pytest.raises(UpstreamError, match=r"shard00of01\.jsonl missing"):
         dataset.train_jsonl()
 
 

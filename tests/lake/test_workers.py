@@ -28,10 +28,9 @@ def act(task: str) -> str:
         raise ZeroDivisionError("a defect")
     elif name == "full":
         raise OSError(28, "No space left on device")
-    elif name == "once":
-        if not os.path.exists(rest):
-            open(rest, "w").close()
-            os.kill(os.getpid(), signal.SIGSEGV)
+    elif name == "once" and not os.path.exists(rest):
+        open(rest, "w").close()
+        os.kill(os.getpid(), signal.SIGSEGV)
     return task.upper()
 
 
