@@ -64,8 +64,8 @@ _TALKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "What does the animal do in this video?",
             (
-                "A big gray rabbit crawls out of its burrow under a grassy mound, stands up, stretches its arms wide with "
-                "a yawn, and then raises a hand to its face."
+                "A big gray rabbit crawls out of its burrow under a grassy mound, stands up, stretches its arms wide "
+                "with a yawn, and then raises a hand to its face."
             ),
         ),
     ),
