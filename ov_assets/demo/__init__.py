@@ -20,6 +20,7 @@ from rich.table import Table
 from ov_assets.definitions import defs
 from ov_assets.environment import default_dagster_home, lake_root
 from ov_model.demo import write_raw_dataset
+from ov_model.errors import OvError
 from ov_model.validate import print_validation, validate_jsonl
 
 DATASET, MIXTURE = "demo", "demo_mixture"
@@ -74,23 +75,24 @@ def materialize_all(definitions: dg.Definitions, instance: dg.DagsterInstance) -
 
 
 def summary(steps: Sequence[Step]) -> Table:
-    """A row per materialization."""
+    """A row per materialization; `read`: media hashed or decoded in this run."""
     table = Table(title="Materialized", title_justify="left")
-    for name in ("asset", "shard", "rows", "ok", "failed", "signals", "MB", "seconds", "work"):
-        table.add_column(name, justify="right" if name in ("rows", "ok", "failed", "MB", "seconds") else "left")
+    for name in ("asset", "shard"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "failed", "read", "MB", "s"):
+        table.add_column(name, justify="right")
+    table.add_column("signals")
     for step in steps:
         told = step.reported
-        signals = ", ".join(f"{name} {count}" for name, count in told.get("signals", {}).items())
         table.add_row(
             step.asset,
             step.shard,
             str(told["rows"]),
-            str(told.get("ok", "")),
             str(told.get("failed", "")),
-            signals,
+            str(told["computed"]) if step.asset.endswith(("raw_videos", "visidx", "mosaics")) else "",
             f"{told['bytes'] / 1e6:.2f}",
             f"{told['seconds']:.2f}",
-            told["work"],
+            ", ".join(f"{name} {count}" for name, count in told.get("signals", {}).items()),
         )
     return table
 
@@ -108,17 +110,18 @@ def main() -> int:
     """Run the demo; see the module's description."""
     started = time.perf_counter()
     console = Console()
-    os.environ.setdefault("DAGSTER_HOME", str(default_dagster_home()))
-    raw = write_raw_dataset(lake_root() / "raw" / DATASET)
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(default_dagster_home())
     steps: list[Step] = []
     try:
+        raw = write_raw_dataset(lake_root() / "raw" / DATASET)
         with dg.DagsterInstance.get() as instance:
             for made in materialize_all(defs(), instance):
                 steps += made
-                for step in made:
-                    console.print(f"{step.asset} {step.shard}: {step.reported['work']}", highlight=False)
-    except DemoError as error:
-        console.print(f"[bold red]{error}", highlight=False)
+                where = made[0].asset + (f" … {made[-1].asset} {made[0].shard}" if made[0].shard else "")
+                console.print(f"materialized {where}", highlight=False)
+    except (DemoError, OvError) as error:
+        console.print(str(error), style="bold red", markup=False, highlight=False)
         return 1
     console.print(summary(steps))
     made = [Path(step.reported["dagster/uri"]) for step in steps if step.asset.endswith(("train_jsonl", "mixture"))]

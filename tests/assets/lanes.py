@@ -96,6 +96,11 @@ def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {f"{c.asset_key.path[-1]}/{c.check_name}": c.passed for c in result.get_asset_check_evaluations()}
 
 
+def made_by(result: dg.ExecuteInProcessResult) -> list[str]:
+    """The stages that a run materialized, in order."""
+    return [key.path[-1] for e in result.get_asset_materialization_events() if (key := e.asset_key)]
+
+
 def versions_of(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """Stage -> data version, of a run."""
     events = [event.materialization for event in result.get_asset_materialization_events()]
@@ -131,6 +136,7 @@ __all__ = [
     "TINY",
     "Playground",
     "checks_of",
+    "made_by",
     "make_record",
     "metadata",
     "names_of_shard",

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.instance.config import PoolGranularity
 
 import ov_assets.defs
 from ov_assets.components import Mixture, VideoDataset
@@ -32,10 +33,9 @@ def test_every_definition_loads_and_describes_itself():
         assert node.kinds, name
         assert node.code_version, name
         assert "dagster/column_schema" in node.metadata, name
-    assert list(graph.get(dg.AssetKey(["demo", "visidx"])).partitions_def.get_partition_keys()) == [
-        "shard00of02",
-        "shard01of02",
-    ]
+    partitions = graph.get(dg.AssetKey(["demo", "visidx"])).partitions_def
+    assert partitions is not None
+    assert list(partitions.get_partition_keys()) == ["shard00of02", "shard01of02"]
 
 
 def test_checks_of_sharded_assets_know_their_shard_and_all_but_warnings_block():
@@ -99,7 +99,7 @@ def test_the_instance_is_valid_quiet_and_never_waits_for_a_slot_of_the_dead(tmp_
         assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] > 0
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
-        assert instance.event_log_storage.get_pool_config().pool_granularity.value == "run"
+        assert instance.event_log_storage.get_pool_config().pool_granularity == PoolGranularity.RUN
     assert yaml.safe_load(settings.read_text())["concurrency"]["runs"]["max_concurrent_runs"] > 0
 
 
