@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -76,14 +77,15 @@ def materialize_all(definitions: dg.Definitions, instance: dg.DagsterInstance) -
 
 def summary(steps: Sequence[Step]) -> Table:
     """A row per materialization; `read`: media hashed or decoded in this run."""
-    table = Table(title="Materialized", title_justify="left")
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("asset", "shard"):
         table.add_column(name, no_wrap=True)
     for name in ("rows", "failed", "read", "MB", "s"):
         table.add_column(name, justify="right")
-    table.add_column("signals")
+    table.add_column("signals", no_wrap=True)
     for step in steps:
         told = step.reported
+        signals = told.get("signals", {}) if step.asset.endswith("visidx") else {}
         table.add_row(
             step.asset,
             step.shard,
@@ -92,7 +94,7 @@ def summary(steps: Sequence[Step]) -> Table:
             str(told["computed"]) if step.asset.endswith(("raw_videos", "visidx", "mosaics")) else "",
             f"{told['bytes'] / 1e6:.2f}",
             f"{told['seconds']:.2f}",
-            ", ".join(f"{name} {count}" for name, count in told.get("signals", {}).items()),
+            "\n".join(f"{name} {count}" for name, count in signals.items()),
         )
     return table
 
