@@ -193,7 +193,12 @@ def _check_pack(row: dict[str, Any], images: Sequence[str], problems: list[Probl
         )
     positions = row.get("positions_thw")
     if positions is None:
-        problems.append(_problem("no_positions", "mosaics without positions_thw; run stage 2 with --write_positions"))
+        problems.append(
+            _problem(
+                "no_positions",
+                "mosaics without positions_thw; run stage 2 with --write_positions (rewrite: --include_positions)",
+            )
+        )
     elif not isinstance(positions, str) or not positions:
         problems.append(
             _problem("bad_positions_field", f"positions_thw is {positions!r:.80}, expected the path of a .npy file")
