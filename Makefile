@@ -49,7 +49,7 @@ lint: $(STAMP)  ## ruff, its formatter in check mode, pyright, Dagster's definit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/dg check defs
+	VIRTUAL_ENV='$(CURDIR)/.venv' $(BIN)/dg check defs
 
 format: $(STAMP)  ## format and sort imports
 	$(BIN)/ruff format .

@@ -228,7 +228,10 @@ def _keep_or_write(path: Path, data: bytes) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the demo's raw dataset.")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write it to")
-    print(write_raw_dataset(parser.parse_args().out))
+    try:
+        print(write_raw_dataset(parser.parse_args().out))
+    except UsageError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -38,12 +39,37 @@ def tracked_files() -> list[Path]:
     return [path for name in listing.decode().split("\0") if name and (path := ROOT / name).is_file()]
 
 
+def third_party(path: Path) -> set[str]:
+    """Top-level names of what a file imports, here or in a function, beyond the standard library and ourselves."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"ov_model", "ov_assets", "tests"}
+
+
 def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
     """Everything the base and the extras ask for; flash-attn is built from source and has no tested pin."""
     project = pyproject["project"]
     extras = [text for name, extra in project["optional-dependencies"].items() if name != "flash" for text in extra]
     found = [Requirement(text) for text in project["dependencies"] + extras]
     return [requirement for requirement in found if requirement.name != project["name"]]
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("ov_model", ()), ("ov_assets", ("dagster",)), ("tests", ("dagster", "dev"))]
+)
+def test_what_is_imported_is_declared(pyproject: dict[str, Any], folder: str, extras: tuple[str, ...]) -> None:
+    project = pyproject["project"]
+    texts = project["dependencies"] + [t for extra in extras for t in project["optional-dependencies"][extra]]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    providers = metadata.packages_distributions()
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in third_party(path):
+            names = {canonicalize_name(name) for name in providers.get(module, [module])}
+            assert names & declared, f"{path} imports {module}: declare {' or '.join(sorted(names))}"
 
 
 @pytest.mark.parametrize("module", ["ov_model", "ov_model.cli", "ov_model.demo", "ov_model.lake.dataset"])
