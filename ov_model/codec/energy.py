@@ -205,25 +205,33 @@ def _taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float
 
 @numba.njit(cache=True, nogil=True)
 def _histogram(residual_HW):
-    counts = np.zeros(256, np.int64)
-    for y in range(residual_HW.shape[0]):
-        for x in range(residual_HW.shape[1]):
-            counts[residual_HW[y, x]] += 1
-    return counts
+    """Four tables in turn, so that runs of one value do not wait for each other."""
+    counts = np.zeros((4, 256), np.int64)
+    flat = residual_HW.ravel()
+    whole = flat.size // 4 * 4
+    for i in range(0, whole, 4):
+        counts[0, flat[i]] += 1
+        counts[1, flat[i + 1]] += 1
+        counts[2, flat[i + 2]] += 1
+        counts[3, flat[i + 3]] += 1
+    for i in range(whole, flat.size):
+        counts[0, flat[i]] += 1
+    return counts.sum(axis=0)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fused_row(out, y, normal, residual, table, mode, w_mv, w_res, width):
+def _fused_row(out, y, normal, residual, table, mode, w_mv, w_res):
     row = min(y >> 2, normal.shape[0] - 1)
     last = normal.shape[1] - 1
-    line = min(y, residual.shape[0] - 1)
-    edge = residual.shape[1] - 1
+    line = residual[min(y, residual.shape[0] - 1)]
+    edge = line.size - 1
     one, zero = np.float32(1.0), np.float32(0.0)
-    for x in range(width):
+    both = w_mv + w_res
+    for x in range(out.size):
         mv = normal[row, min(x >> 2, last)]
-        res = table[residual[line, min(x, edge)]]
+        res = table[line[min(x, edge)]]
         if mode == 0:
-            value = (w_mv * mv + w_res * res) / (w_mv + w_res)
+            value = (w_mv * mv + w_res * res) / both
         elif mode == 1:
             value = max(mv, res)
         elif mode == 2:
@@ -240,6 +248,7 @@ def _fused_patch_sums(
     sums = np.zeros((grid, grid), np.float64)
     upper, lower = np.empty(width, np.float32), np.empty(width, np.float32)
     upper_at, lower_at = -1, -1
+    mixed = np.empty(width + 1, np.float32)
     one = np.float32(1.0)
     for j in range(y0.size):
         first = y0[j]
@@ -248,18 +257,23 @@ def _fused_patch_sums(
             upper, lower = lower, upper
             upper_at, lower_at = lower_at, upper_at
         if first != upper_at:
-            _fused_row(upper, first, normal, residual, table, mode, w_mv, w_res, width)
+            _fused_row(upper, first, normal, residual, table, mode, w_mv, w_res)
             upper_at = first
         if second != lower_at:
-            _fused_row(lower, second, normal, residual, table, mode, w_mv, w_res, width)
+            _fused_row(lower, second, normal, residual, table, mode, w_mv, w_res)
             lower_at = second
+        below, above = fy[j], one - fy[j]
+        for x in range(width):
+            mixed[x] = upper[x] * above + lower[x] * below
+        mixed[width] = mixed[width - 1]
         row = (top + j) // patch
-        wy = fy[j]
-        for i in range(x0.size):
-            a = x0[i]
-            b = min(a + 1, width - 1)
-            wx = fx[i]
-            above = upper[a] * (one - wx) + upper[b] * wx
-            below = lower[a] * (one - wx) + lower[b] * wx
-            sums[row, (left + i) // patch] += above * (one - wy) + below * wy
+        start = 0
+        while start < x0.size:
+            column = (left + start) // patch
+            stop = min((column + 1) * patch - left, x0.size)
+            total = 0.0
+            for i in range(start, stop):
+                total += mixed[x0[i]] * (one - fx[i]) + mixed[x0[i] + 1] * fx[i]
+            sums[row, column] += total
+            start = stop
     return sums.astype(np.float32)
