@@ -6,8 +6,10 @@ Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usa
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -16,6 +18,8 @@ from rich.table import Table
 
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
+from ov_model.geometry import Geometry
+from ov_model.lake.ledger import Report
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
 
@@ -53,11 +57,85 @@ def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     return report.exit_code
 
 
-def print_report(report: object) -> None:
-    """A stage's Report as a table."""
-    from ov_model.lake.ledger import Report
+@app.command
+def validate(
+    jsonl: Path,
+    /,
+    *,
+    image_root: Path | None = None,
+    remap: tuple[str, ...] = (),
+    visidx_root: Path | None = None,
+    first_full: bool | None = None,
+    T: int | None = None,
+    num_images: int = Geometry.num_images,
+    square_size: int = Geometry.square_size,
+    patch: int = Geometry.patch_size,
+    any_quality: bool = False,
+) -> int:
+    """Check a training JSONL and every file it names against the published format.
 
-    assert isinstance(report, Report)
+    Parameters
+    ----------
+    jsonl
+        Training JSONL.
+    image_root
+        Where relative paths start [default: the JSONL's folder or its dataset's].
+    remap
+        OLD=NEW path prefix, for a JSONL written elsewhere; may be given several times.
+    visidx_root
+        Stage-1 files to hold the positions against.
+    first_full
+        Mosaic 0 must be the whole first frame [default: what stage 1 recorded].
+    T
+        Sampled frames; give it (and the next three) for a geometry that no stage-1 file tells.
+    num_images
+        Mosaics per video.
+    square_size
+        Side of a mosaic, pixels.
+    patch
+        Side of a patch, pixels.
+    any_quality
+        Accept mosaics of any JPEG quality.
+    """
+    from ov_model.validate import print_validation, validate_jsonl
+
+    pairs = [tuple(pair.split("=", 1)) for pair in remap]
+    if any(len(pair) != 2 for pair in pairs):
+        raise UsageError(f"--remap {' '.join(remap)}: expected OLD=NEW")
+    geometry = Geometry(T, num_images, square_size, patch) if T is not None else None
+    quality = {"jpeg_quality": None} if any_quality else {}
+    found = validate_jsonl(
+        jsonl,
+        image_root=image_root,
+        remap=[(old, new) for old, new in pairs],
+        geometry=geometry,
+        first_full=first_full,
+        visidx_root=visidx_root,
+        **quality,
+    )
+    print_validation(found)
+    return found.exit_code
+
+
+@app.command
+def doctor(*, lake: Path | None = None) -> int:
+    """Say what this installation can do, and prove each signal on small clips with known motion.
+
+    Parameters
+    ----------
+    lake
+        Folder that outputs will go to [default: the current folder].
+    """
+    from ov_model import doctor
+
+    home = os.environ.get("DAGSTER_HOME")
+    findings = [*doctor.diagnose(lake=lake, dagster_home=Path(home) if home else None), *doctor.proofs()]
+    doctor.print_findings(findings)
+    return doctor.exit_code(findings)
+
+
+def print_report(report: Report) -> None:
+    """A stage's Report as a table."""
     table = Table(title=f"{report.stage}", title_justify="left", show_header=False)
     table.add_row("records", str(report.rows))
     table.add_row("ok", str(report.ok))
