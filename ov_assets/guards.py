@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.metadata import normalize_metadata
 from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 from ov_assets.checks import FAILURES_UNDER_LIMIT, Finding, Scope
 from ov_model.errors import UpstreamError
@@ -32,17 +33,37 @@ def check_spec(
 
 def check_result(finding: Finding, asset: dg.AssetKey, name: str, *, blocking: bool = True) -> dg.AssetCheckResult:
     """What a check found, as Dagster's result; a check that does not block warns."""
-    metadata: dict[str, Any] = dict(finding.numbers)
-    if finding.offenders:
-        metadata["offenders"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in finding.offenders))
     return dg.AssetCheckResult(
         passed=finding.passed,
         asset_key=asset,
         check_name=name,
         severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
         description=finding.summary,
-        metadata=metadata,
+        metadata=_metadata(finding),
     )
+
+
+def check_evaluation(
+    finding: Finding, asset: dg.AssetKey, name: str, *, blocking: bool, partition: str
+) -> dg.AssetCheckEvaluation:
+    """What a check found of one partition, for a run without any: Dagster's result would be of no partition."""
+    return dg.AssetCheckEvaluation(
+        passed=finding.passed,
+        asset_key=asset,
+        check_name=name,
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        description=finding.summary,
+        metadata=normalize_metadata(_metadata(finding)),
+        blocking=blocking,
+        partition=partition,
+    )
+
+
+def _metadata(finding: Finding) -> dict[str, Any]:
+    metadata: dict[str, Any] = dict(finding.numbers)
+    if finding.offenders:
+        metadata["offenders"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in finding.offenders))
+    return metadata
 
 
 def refuse_failed_upstream(upstream: Scope, stage: str) -> None:
@@ -64,12 +85,12 @@ def refuse_failed_upstream(upstream: Scope, stage: str) -> None:
 def refuse_after_failed_checks(
     instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey], partition: str | None
 ) -> None:
-    """Raise UpstreamError where one of these blocking checks failed the last time, on the partition."""
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-        list(checks), PartitionKeyFilter(key=partition)
-    )
-    for key, record in latest.items():
-        if record.status == AssetCheckExecutionRecordStatus.FAILED:
+    """Raise UpstreamError where one of these blocking checks failed when it last ran on the partition."""
+    for key in checks:
+        last = instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=1, status={Status.SUCCEEDED, Status.FAILED}, partition_filter=PartitionKeyFilter(key=partition)
+        )
+        if last and last[0].status == Status.FAILED:
             of_shard = f" of {partition}" if partition else ""
             raise UpstreamError(
                 f"the check {key.name} of {key.asset_key.to_user_string()}{of_shard} failed the last time; "

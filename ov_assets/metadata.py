@@ -23,18 +23,21 @@ _SAMPLE_ROWS = 5
 _FAILURE_ROWS = 10
 _CELL = 160
 _PREVIEWED = 2
-_LEDGER_COLUMNS = ("row", "id", "media", "kind", "status", "signal", "bytes")
+_LEDGER_COLUMNS = ("id", "media", "kind", "status", "signal", "bytes")
 
 
-def report_metadata(dataset: Dataset, report: Report, shard: Shard | None) -> dict[str, Any]:
-    """Metadata of one stage's materialization, of one shard or of the whole dataset."""
-    metadata: dict[str, Any] = {
-        "dagster/row_count" if shard is None else "dagster/partition_row_count": report.rows,
-        "work": work_done(report),
+def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, change: str) -> dict[str, Any]:
+    """Metadata of one stage's materialization, of one shard or of the whole dataset; `change`: against the last one."""
+    ledger = None if shard is None else dataset.ledger(report.stage, shard)
+    metadata: dict[str, Any] = {"work": work_done(report), "change": change}
+    if ledger is not None and report.stage == MOSAICS:
+        metadata["preview"] = _mosaics_preview(dataset, ledger)
+    metadata |= {
         "rows": report.rows,
         "ok": report.ok + report.passed,
         "failed": report.failed,
         "failed by reason": report.reasons,
+        "duplicates or skipped": report.duplicates + report.skipped,
         "signals": report.signals,
         "computed": report.computed,
         "seconds": round(report.seconds, 3),
@@ -42,12 +45,10 @@ def report_metadata(dataset: Dataset, report: Report, shard: Shard | None) -> di
         "bytes": report.bytes,
         "config hash": report.config_hash,
         "ledger": dg.MetadataValue.path(str(_ledger_path(dataset, report))),
+        "dagster/row_count" if shard is None else "dagster/partition_row_count": report.rows,
     }
-    if aside := report.duplicates + report.skipped:
-        metadata["duplicates or skipped"] = aside
     if report.outputs:
         metadata["dagster/uri"] = str(report.outputs[0])
-    ledger = None if shard is None else dataset.ledger(report.stage, shard)
     if report.stage in (TRAINING_JSONL, TRAIN_JSONL):
         metadata["sample"] = jsonl_table(report.outputs[0])
     elif ledger is None:
@@ -59,8 +60,6 @@ def report_metadata(dataset: Dataset, report: Report, shard: Shard | None) -> di
         metadata["failures"] = _ledger_table(failures, ("id", "media", "reason", "detail"))
     if ledger is not None and report.stage == RAW:
         metadata["bytes"] = int(ledger.unique("path")["size"].sum())
-    if ledger is not None and report.stage == MOSAICS:
-        metadata["preview"] = _mosaics_preview(dataset, ledger)
     return metadata
 
 
@@ -151,7 +150,8 @@ def _cell(value: object) -> str:
 
 def _mosaics_preview(dataset: Dataset, ledger: pl.DataFrame) -> dg.MarkdownMetadataValue:
     packs = []
-    for row in ledger.filter((pl.col("status") == OK) & (pl.col("kind") == "video")).iter_rows(named=True):
+    videos = ledger.filter((pl.col("status") == OK) & (pl.col("kind") == "video"))
+    for row in videos.unique("content_hash", keep="first", maintain_order=True).iter_rows(named=True):
         outputs = [dataset.root / path for path in row["outputs"]]
         mosaics = tuple(path for path in outputs if path.suffix == ".jpg")
         positions = [path for path in outputs if path.name == POSITIONS]

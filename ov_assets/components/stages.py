@@ -17,11 +17,24 @@ from ov_assets.checks import (
 )
 
 
-def _columns(**types: str) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in types.items()])
+def _columns(*columns: tuple[str, str, str]) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, kind, description) for name, kind, description in columns])
 
 
-TRAINING_ROW = _columns(id="str", conversations="list", image="str | list[str]", positions_thw="str")
+_POSITIONS = _columns(
+    ("t", "int32", "index of the sampled frame, from 0"),
+    ("h", "int32", "grid row in the frame"),
+    ("w", "int32", "grid column in the frame"),
+)
+_ID = ("id", "str", "the record's own name, not unique")
+_MEDIA = ("media", "str", "path as the record gives it")
+_ROW = ("row", "int64", "number of the record, assigned once")
+TRAINING_ROW = _columns(
+    _ID,
+    ("conversations", "list", "turns {from: human | gpt, value}; <image> stands for an image"),
+    ("image", "str | list[str]", "mosaics in order, or the images of an image record; none for text"),
+    ("positions_thw", "str", "int32 [K, 3], row j is tile j of the mosaics; videos only"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ RECORDS = Stage(
     "The raw dataset, streamed once into an index file per shard; a bad record is a row with its reason.",
     deps=(),
     kinds=("json",),
-    columns=_columns(row="int64", id="str", media="str", kind="str", status="str", reason="str"),
+    columns=_columns(_ROW, _ID, _MEDIA, ("kind", "str", "video, image, text or bad")),
     checks=(FAILURES_UNDER_LIMIT,),
     sharded=False,
 )
@@ -55,7 +68,14 @@ RAW_VIDEOS = Stage(
     "Each medium of a shard, hashed and probed. Materialize it to have changed files noticed.",
     deps=("records",),
     kinds=("mp4",),
-    columns=_columns(row="int64", id="str", media="str", path="str", size="int64", content_hash="str"),
+    columns=_columns(
+        _ROW,
+        _ID,
+        _MEDIA,
+        ("path", "str", "the file, links followed"),
+        ("size", "int64", "bytes"),
+        ("content_hash", "str", "SHA-256 of the file"),
+    ),
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT),
 )
 VISIDX = Stage(
@@ -64,7 +84,7 @@ VISIDX = Stage(
     "The patches of each video that its codec spent effort on: positions (t, h, w), one file per video.",
     deps=("raw_videos",),
     kinds=("numpy",),
-    columns=_columns(t="int32", h="int32", w="int32"),
+    columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, ONE_SIGNAL),
     pool="decode",
 )
@@ -74,7 +94,7 @@ MOSAICS = Stage(
     "The chosen patches packed into square pictures, with the position of every tile.",
     deps=("visidx", "raw_videos"),
     kinds=("jpeg", "numpy"),
-    columns=_columns(t="int32", h="int32", w="int32"),
+    columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, IMAGES_OPEN),
     pool="decode",
 )

@@ -126,12 +126,46 @@ def test_missing_placeholders_are_found_in_shard_and_merged_jsonl(three_clips: P
         assert "0 <image> in the human turns for 2 images" in str(evaluation.description)
 
 
-def test_checks_run_alone_without_a_partition_look_at_every_shard(three_clips: Playground):
+@pytest.mark.parametrize(("stage", "check"), [("mosaics", "images_open"), ("visidx", "positions_valid")])
+def test_checks_run_alone_without_a_partition_look_at_each_shard(three_clips: Playground, stage: str, check: str):
     three_clips.run_all()
-    first_file(three_clips.root / "images" / "shard01", "*.jpg").unlink()
-    assert checks_of(three_clips.run_checks("mosaics", "images_open")) == {"mosaics/images_open": False}
-    assert checks_of(three_clips.run_checks("mosaics", "images_open", shard=0)) == {"mosaics/images_open": True}
-    assert checks_of(three_clips.run_checks("mosaics", "images_open", shard=1)) == {"mosaics/images_open": False}
+    folder = three_clips.root / ("images/shard01" if stage == "mosaics" else "visidx")
+    name = names_of_shard(1, 1)[0].removesuffix(".mp4")
+    next(p for p in folder.rglob(f"*{name}_*") if p.suffix in (".jpg", ".npy") and "frame_ids" not in p.name).unlink()
+    result = three_clips.run_checks(stage, check)
+    assert not result.success
+    found = [(c.partition, c.passed) for c in result.get_asset_check_evaluations()]
+    assert found == [("shard00of02", True), ("shard01of02", False)]
+    assert checks_of(three_clips.run_checks(stage, check, shard=0)) == {f"{stage}/{check}": True}
+    assert checks_of(three_clips.run_checks(stage, check, shard=1)) == {f"{stage}/{check}": False}
+
+
+def test_all_checks_of_the_lane_run_alone(three_clips: Playground):
+    three_clips.run_all()
+    for stage in three_clips.lane().stages:
+        result = three_clips.run_checks(stage.name, *(check.name for check in stage.checks))
+        assert result.success, why(result)
+        shards = 2 if stage.sharded else 1
+        assert len(result.get_asset_check_evaluations()) == len(stage.checks) * shards
+
+
+def test_a_shard_is_released_by_a_later_pass_over_all_shards_and_not_by_a_planned_check(three_clips: Playground):
+    three_clips.run_all()
+    path = first_file(three_clips.root / "images" / "shard00", "*.jpg")
+    whole = path.read_bytes()
+    path.unlink()
+    three_clips.run_checks("mosaics", "images_open", shard=0)
+    raw = three_clips.folder / names_of_shard(0, 1)[0]
+    clip = raw.read_bytes()
+    raw.write_bytes(b"not a video")
+    assert made_by(three_clips.run(*SHARDED, shard=0)) == ["raw_videos"]
+    raw.write_bytes(clip)
+    assert three_clips.run("raw_videos", shard=0).success
+    refused = three_clips.run("training_jsonl", shard=0)
+    assert "the check images_open of tiny/mosaics of shard00of02 failed the last time" in why(refused)
+    path.write_bytes(whole)
+    three_clips.run_checks("mosaics", "images_open")
+    assert three_clips.run("training_jsonl", shard=0).success
 
 
 def test_mixed_signals_warn_and_stop_nothing(playground: Playground):
