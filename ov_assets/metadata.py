@@ -81,18 +81,19 @@ def _ledger_path(dataset: Dataset, report: Report) -> Path:
     return dataset.root / RECORDS / ROWS if report.stage == RECORDS else dataset.root / "ledger"
 
 
-def mixture_metadata(report: MixtureReport) -> dict[str, Any]:
-    """Metadata of a mixture's materialization."""
+def mixture_metadata(report: MixtureReport, change: str) -> dict[str, Any]:
+    """Metadata of a mixture's materialization; `change`: against the last one."""
     sources = [{"dataset": name, "taken": taken, "of": report.available[name]} for name, taken in report.counts.items()]
     return {
+        "work": f"{0 if report.reused else report.rows} of {report.rows} rows written",
+        "change": change,
         "dagster/row_count": report.rows,
         "dagster/uri": str(report.out),
-        "work": f"{0 if report.reused else report.rows} of {report.rows} rows written",
         "rows": report.rows,
         "sources": _table(sources),
         "seconds": round(report.seconds, 3),
         "bytes": report.bytes,
-        "config hash": report.config_hash,
+        "config hash": report.config_hash[:16],
         "manifest": dg.MetadataValue.path(str(report.manifest)),
         "sample": jsonl_table(report.out),
     }
@@ -112,7 +113,7 @@ def jsonl_table(path: Path) -> dg.TableMetadataValue:
                     "question": _cell(turns[0].get("value", "").replace("<image>\n", "")),
                     "answer": _cell(turns[1].get("value", "") if len(turns) > 1 else ""),
                     "images": 1 if isinstance(images, str) else len(images),
-                    "positions_thw": _cell(record.get("positions_thw", "")),
+                    "positions": "positions_thw" in record,
                 }
             )
     return _table(rows)

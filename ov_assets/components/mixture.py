@@ -12,6 +12,7 @@ from ov_assets.components.stages import TRAINING_ROW
 from ov_assets.environment import lake_root
 from ov_assets.guards import check_result, check_spec
 from ov_assets.metadata import mixture_metadata
+from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError, UsageError
 from ov_model.lake.mixture import MixtureSource, MixtureSpec, mix
 
@@ -97,10 +98,12 @@ class Mixture(dg.Component, dg.Model, dg.Resolvable):
             if report is None:
                 yield from results
             else:
+                version = report.data_version[:16]
+                change = describe_change(last_data_version(context.instance, key, None), version)
                 yield dg.MaterializeResult(
                     asset_key=key,
-                    data_version=dg.DataVersion(report.data_version[:16]),
-                    metadata=mixture_metadata(report),
+                    data_version=dg.DataVersion(version),
+                    metadata=mixture_metadata(report, change),
                     check_results=results,
                 )
 
