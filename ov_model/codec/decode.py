@@ -50,9 +50,26 @@ class Run:
 
 def open_container(path: Path) -> InputContainer:
     """Open a local file for demuxing: no network and no other protocol, whatever its name or content says."""
-    name = f"file:{os.path.abspath(path)}"
-    # As container_options: PyAV below 18 crashes on FLV with `options`.
-    return av.open(name, mode="r", container_options={"protocol_whitelist": "file"})
+    return av.open(
+        f"file:{os.path.abspath(path)}",
+        mode="r",
+        metadata_errors="replace",
+        # Not `options`, with which PyAV below 18 crashes on FLV.
+        container_options={"protocol_whitelist": "file"},
+    )
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The stream's packets from the container's position on, without the empty ones that end PyAV's iteration."""
+    while True:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+            return
+        except IndexError:
+            # PyAV trips over the first packet of a stream that appears in the middle of the file, and only there.
+            continue
 
 
 def configure(stream: VideoStream, options: dict[str, str]) -> VideoCodecContext:
@@ -86,11 +103,11 @@ class PacketSource:
         self.time_base = self._stream.time_base
         self.position = 0
         self._jumped = False
-        self._begin(None)
+        self._begin()
 
-    def _begin(self, first: Packet | None) -> None:
-        self._peeked = first
-        self._packets = self._container.demux(self._stream)
+    def _begin(self) -> None:
+        self._peeked: Packet | None = None
+        self._packets = read_packets(self._container, self._stream)
 
     def close(self) -> None:
         self._container.close()
@@ -125,22 +142,23 @@ class PacketSource:
 
     def _read(self) -> Packet | None:
         packet, self._peeked = self._peeked, None
-        return packet if packet is not None else next((p for p in self._packets if p.size), None)
+        return packet if packet is not None else next(self._packets, None)
 
     def _is(self, packet: Packet, at: int) -> bool:
         pts = NO_PTS if packet.pts is None else packet.pts
         return bool(packet.size == self._table.size_M[at] and pts == self._table.pts_M[at])
 
     def _jump(self, position: int) -> None:
+        """Seek to a packet known to lie at or before `position`; decoding times never land behind it."""
         table = self._table
         target = table.dts_M[position] if table.dts_M[position] != NO_PTS else table.pts_M[position]
         self._container.seek(int(target), stream=self._stream)
-        self._begin(None)
+        self._begin()
         packet = self._read()
         if packet is None or packet.pts is None:
             raise _JumpFailed
         landed = [int(m) for m in np.flatnonzero(table.pts_M == packet.pts) if self._is(packet, int(m))]
-        if len(landed) != 1 or not self.position <= landed[0] <= position:
+        if len(landed) != 1 or landed[0] > position:
             raise _JumpFailed
         self.position, self._peeked, self._jumped = landed[0], packet, True
 

@@ -25,8 +25,8 @@ class FrameIndex:
     """The presentable frames of a video in display order.
 
     pts_N: int64, ascending, in the stream's time base (frame numbers where the file has no timestamps). decode_N:
-    int32, rank in decode order, a permutation of 0..n-1. key_N: bool, the container's key flag. reference_N: bool, False where
-    it is certain that no other frame refers to it. size_N: int64, bytes of the frame's packet.
+    int32, rank in decode order, a permutation of 0..n-1. key_N: bool, the container's key flag. reference_N: bool,
+    False where it is certain that no other frame refers to it. size_N: int64, bytes of the frame's packet.
     """
 
     pts_N: NDArray[np.int64]
@@ -92,15 +92,12 @@ def scan_packets(packets: Iterable[Packet], reader: PacketReader, *, reorders: b
     pts_M, dts_M, size_M, flags_M = array("q"), array("q"), array("q"), bytearray()
     one_to_one = True
     for packet in packets:
-        size = packet.size
-        if not size:
-            continue
         key = packet.is_keyframe
         facts = reader.read(memoryview(cast(Any, packet)), key)
         pts, dts = packet.pts, packet.dts
         pts_M.append(NO_PTS if pts is None else pts)
         dts_M.append(NO_PTS if dts is None else dts)
-        size_M.append(size)
+        size_M.append(packet.size)
         is_shown = facts.shown and not packet.is_discard
         referred = facts.reference and not (reader.trusts_container and packet.is_disposable)
         one_to_one = one_to_one and facts.one_to_one

@@ -12,6 +12,7 @@ file once.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -41,6 +42,7 @@ from ov_model.codec.decode import (
     decode_runs,
     open_container,
     plan_runs,
+    read_packets,
     restore_time,
 )
 from ov_model.codec.index import FrameIndex, PacketTable, scan_packets
@@ -191,6 +193,8 @@ class Video:
             return
         except FrameLost:
             rest = ids[done:]
+            if not rest:
+                return
         # Plain decoding from the start has the last word on whether the file is damaged.
         try:
             last = int(self._packet_N[rest].max())
@@ -264,7 +268,7 @@ def open_video(path: str | Path) -> Video:
         context = configure(stream, {})
         reader = packet_reader(context.name, context.extradata, context.codec.intra_only)
         keys: list[Packet] = []
-        packets = _until_error(container.demux(stream), keys)
+        packets = _until_error(read_packets(container, stream), keys)
         table = scan_packets(packets, reader, reorders=bool(context.has_b_frames))
         if not table.shown_M.any():
             raise DecodeError(f"{path}: its {context.name} stream holds no presentable packet")
@@ -285,6 +289,8 @@ def _check_file(path: Path) -> None:
             raise MissingFile(f"{path}: {found}; expected a video file")
         if path.stat().st_size == 0:
             raise EmptyFile(f"{path}: 0 bytes; expected a video file")
+        if not os.access(path, os.R_OK):
+            raise MissingFile(f"{path}: no permission to read it; expected a readable video file")
     except OSError as error:
         raise MissingFile(f"{path}: {error.strerror}; expected a readable video file") from error
 
@@ -296,8 +302,6 @@ def _typed_errors(path: Path, opening: bool = False) -> Iterator[None]:
         yield
     except av.error.MemoryError as error:
         raise OutOfMemory(f"{path}: FFmpeg ran out of memory") from error
-    except (av.error.PermissionError, av.error.FileNotFoundError, av.error.IsADirectoryError) as error:
-        raise MissingFile(f"{path}: {error.strerror}; expected a readable video file") from error
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
         raise UnsupportedCodec(f"{path}: this FFmpeg cannot decode its video stream: {error.strerror}") from error
     except FFmpegError as error:
@@ -328,7 +332,7 @@ def _until_error(packets: Iterator[Packet], keys: list[Packet]) -> Iterator[Pack
     any_packet = False
     try:
         for packet in packets:
-            if packet.is_keyframe and packet.size and len(keys) < _PROBED_KEYS:
+            if packet.is_keyframe and len(keys) < _PROBED_KEYS:
                 keys.append(packet)
             any_packet = True
             yield packet
