@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -33,6 +34,15 @@ def luma(frame: VideoFrame) -> NDArray[np.uint8]:
     shift = 8 if layout.name[:2] in ("p0", "p2", "p4") else bits - 8
     wide = rows.astype(np.uint32) + (1 << (shift - 1))
     return np.minimum(wide >> shift, 255).astype(np.uint8)
+
+
+def side_data(frame: VideoFrame, kind: str) -> Any | None:
+    """What the decoder exported beside a frame (MOTION_VECTORS, VIDEO_ENC_PARAMS), or None.
+
+    Not through `frame.side_data`: that ties frame and container into a cycle, and frames pile up until Python's
+    collector runs (hundreds of MB at 720p).
+    """
+    return SideDataContainer(frame).get(kind)
 
 
 def rgb(frame: VideoFrame) -> NDArray[np.uint8]:

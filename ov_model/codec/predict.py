@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_model.codec.kernels import CELL, paint_cells, paint_motion, prediction_error
+from ov_model.codec.pixels import side_data
 from ov_model.codec.signals import (
     SignalMaps,
     SignalOptions,
@@ -105,7 +106,7 @@ def references_of(video: Video, i: int, count: int) -> tuple[list[int], list[int
 
 def quantizer_steps(frame: av.VideoFrame, rows: int, columns: int) -> NDArray[np.float32] | None:
     """Quantizer step of each 8x8 cell, float32 [rows, columns], from FFmpeg's per-block parameters; None without them."""
-    data = frame.side_data.get("VIDEO_ENC_PARAMS")
+    data = side_data(frame, "VIDEO_ENC_PARAMS")
     if data is None:
         return None
     raw = bytes(data)

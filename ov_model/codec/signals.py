@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ov_model.codec.kernels import paint_motion, vector_columns
+from ov_model.codec.pixels import side_data
 from ov_model.codec.video import Video
 from ov_model.errors import DecodeError, UnsupportedCodec, UsageError
 
@@ -135,7 +136,7 @@ def carries_vectors(video: Video) -> bool:
 
 def frame_vectors(frame: av.VideoFrame) -> NDArray[np.int32] | None:
     """The frame's motion vectors as int32 [B, 8] (see kernels), or None where it carries none."""
-    vectors = frame.side_data.get("MOTION_VECTORS")
+    vectors = side_data(frame, "MOTION_VECTORS")
     if vectors is None or not len(vectors):
         return None
     return vector_columns(vectors.to_ndarray())
