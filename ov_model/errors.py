@@ -85,6 +85,18 @@ class SampleCrashed(SampleError):
     reason = "crashed"
 
 
+class VisualMismatch(SampleError):
+    """Pictures, positions and placeholders of a sample do not fit together."""
+
+    reason = "visual_mismatch"
+
+
+class TooLong(SampleError):
+    """A sample whose visual tokens alone do not fit, or that keeps no answer when cut to the model's length."""
+
+    reason = "too_long"
+
+
 class InternalError(SampleError):
     """A defect of ours or of a library: an exception that nobody expected."""
 
