@@ -51,7 +51,7 @@ class VisualSample:
             shape = tuple(picture.shape)
             if len(shape) != 3 or shape[0] != 3 or 0 in shape or shape[1] % self.patch or shape[2] % self.patch:
                 raise self._mismatch(
-                    f"picture {number} has shape {shape}; it must be [3,H,W] with sides of whole {self.patch} px patches"
+                    f"picture {number} has shape {shape}; it must be [3,H,W], sides of whole {self.patch} px patches"
                 )
         if self.kind in VIDEO_KINDS:
             sizes = {tuple(picture.shape) for picture in self.pixels}

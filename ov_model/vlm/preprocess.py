@@ -135,8 +135,8 @@ def prepare_image(
 ) -> Image.Image:
     """One picture at the size the encoder reads it in.
 
-    "anyres": the best pinpoint, aspect kept, black around; "pad": a black square, then `encoder_size`; "plain": straight
-    to `encoder_size`.
+    "anyres": the best pinpoint, aspect kept, black around; "pad": a black square, then `encoder_size`; "plain":
+    straight to `encoder_size`.
 
     Raises:
         UsageError: an unknown aspect, or a pinpoint that is not whole encoder patches.
