@@ -91,7 +91,7 @@ class Attention(nn.Module):
         )
         mixed_BLHD = attend(
             self,
-            self.config._attn_implementation,
+            self.config._attn_implementation or "eager",
             rotate(query, *turn),
             rotate(key, *turn),
             value,
@@ -184,7 +184,7 @@ class OneVisionEncoderModel(PreTrainedModel):
     config: OneVisionEncoderConfig
     base_model_prefix = "onevision_encoder"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "video")
+    input_modalities = ["image", "video"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["EncoderLayer", "PoolingHead"]  # noqa: RUF012
     _supports_flash_attn = True

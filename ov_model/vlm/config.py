@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Qwen3Config
+from transformers.configuration_utils import SubConfigSpec
 
 from ov_model.encoder import OneVisionEncoderConfig
 from ov_model.encoder.configuration import PRESETS
 from ov_model.errors import UsageError
 from ov_model.vlm.preprocess import ANYRES_PINPOINTS
 from ov_model.vlm.prompt import IMAGE_TOKEN_INDEX
+
+ENCODER_SPEC = {"vision_config": SubConfigSpec(OneVisionEncoderConfig)}
 
 
 @dataclass(kw_only=True)
@@ -91,4 +94,4 @@ class LlavaQwen3Config(VisionFields, Qwen3Config):
     """The published model: Qwen3 and the OneVision encoder."""
 
     model_type = "llava_qwen3"
-    sub_configs_defaults = {"vision_config": OneVisionEncoderConfig}  # noqa: RUF012
+    sub_configs_defaults = ENCODER_SPEC

@@ -15,15 +15,22 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen3ForCausalLM
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3ForCausalLM,
+)
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ov_model.encoder import OneVisionEncoderConfig, OneVisionEncoderModel
 from ov_model.encoder.checkpoint import adapt_to_checkpoint
 from ov_model.errors import UsageError, VisualMismatch
-from ov_model.vlm.config import LlavaQwen3Config, VisionFields
+from ov_model.vlm.config import ENCODER_SPEC, LlavaQwen3Config, VisionFields
 from ov_model.vlm.images import VisualBatch, VisualSample
 from ov_model.vlm.merge import Merged, merge
 from ov_model.vlm.projector import make_projector
@@ -51,7 +58,7 @@ class VisionTower(nn.Module):
         return self.vision_tower.encode_packed(pixels, patch_positions=positions, layer=self.layer).features_LC
 
 
-class VisionLanguage(PreTrainedModel):
+class VisionLanguage(PreTrainedModel, GenerationMixin):
     """What a causal language model gains; comes before it among the bases."""
 
     config: Any
@@ -201,13 +208,15 @@ class VisionLanguage(PreTrainedModel):
             The new tokens only.
         """
         if input_ids is None:
-            return super().generate(attention_mask=attention_mask, **kwargs)
+            return cast(Any, super()).generate(attention_mask=attention_mask, **kwargs)
         if images is None:
             images = [VisualSample(str(row), "text") for row in range(len(input_ids))]
         merged = merge(
             input_ids, attention_mask, None, VisualBatch.of(images), self.config.image_token_index, padding_side="left"
         )
-        return super().generate(inputs_embeds=self.embed(merged, images), attention_mask=merged.mask_BL, **kwargs)
+        return cast(Any, super()).generate(
+            inputs_embeds=self.embed(merged, images), attention_mask=merged.mask_BL, **kwargs
+        )
 
 
 class LlavaQwen3ForCausalLM(VisionLanguage, Qwen3ForCausalLM):
@@ -229,14 +238,14 @@ def vlm_classes(language_model: str = "qwen3") -> tuple[type[PretrainedConfig], 
     if language_model not in CONFIG_MAPPING or CONFIG_MAPPING[language_model] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UsageError(f"transformers has no causal language model of type {language_model!r}")
     base_config = CONFIG_MAPPING[language_model]
-    base_model = MODEL_FOR_CAUSAL_LM_MAPPING[base_config]
+    base_model = cast(type, MODEL_FOR_CAUSAL_LM_MAPPING[base_config])
     config_class = type(
         f"Llava{base_config.__name__}",
         (VisionFields, base_config),
         {
             "__module__": __name__,
             "model_type": PREFIX + language_model,
-            "sub_configs_defaults": {"vision_config": OneVisionEncoderConfig},
+            "sub_configs_defaults": ENCODER_SPEC,
         },
     )
     model_class = type(
