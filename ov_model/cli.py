@@ -134,6 +134,52 @@ def doctor(*, lake: Path | None = None) -> int:
     return doctor.exit_code(findings)
 
 
+@app.command
+def train(
+    recipe: str,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    nproc: int | None = None,
+    nnodes: int = 1,
+    node_rank: int = 0,
+    master: str | None = None,
+    set: tuple[str, ...] = (),  # noqa: A002
+    fresh: bool = False,
+) -> int:
+    """Train a recipe on a training JSONL, going on from the last checkpoint, and export what `from_pretrained` loads.
+
+    Parameters
+    ----------
+    recipe
+        A recipe's YAML file, or tiny, pretrain or sft.
+    data
+        Training JSONL.
+    out
+        Folder of the run: checkpoints, metrics.jsonl, tensorboard, and export at the end.
+    nproc
+        Processes on this machine [default: one for each GPU, else one].
+    nnodes
+        Machines; run the same command on each.
+    node_rank
+        This machine's number, from 0.
+    master
+        HOST:PORT of machine 0.
+    set
+        A field of the recipe, such as optim.max_steps=100; may be given several times.
+    fresh
+        Remove what the folder holds of an earlier run.
+    """
+    from ov_model.train.launch import Nodes, default_processes, launch
+    from ov_model.train.recipe import load_recipe
+
+    nodes = Nodes(default_processes() if nproc is None else nproc, nnodes, node_rank, master)
+    export = launch(load_recipe(recipe, set), data, out, nodes, fresh=fresh)
+    Console().print(str(export), soft_wrap=True)
+    return 0
+
+
 def print_report(report: Report) -> None:
     """A stage's Report as a table."""
     table = Table(title=f"{report.stage}", title_justify="left", show_header=False)

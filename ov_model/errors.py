@@ -19,6 +19,10 @@ class UpstreamError(OvError):
     """A stage was asked to build on a shard whose upstream is missing or failed."""
 
 
+class TrainingFailed(OvError):
+    """A process of a training run ended with an error; the message holds its traceback."""
+
+
 class DamagedVideo(OvError):
     """A frame that the index promised did not decode; the caller re-indexes by decoding (`Video.reindex`)."""
 
