@@ -105,6 +105,8 @@ class VisionLanguage(PreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         images: Images | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
         """One pass over text and pictures.
@@ -113,7 +115,8 @@ class VisionLanguage(PreTrainedModel, GenerationMixin):
             input_ids: int64 [B,L], `IMAGE_TOKEN_INDEX` once for every picture.
             labels: [B,L], `IGNORE_INDEX` where nothing is supervised.
             images: what each row shows, text-only rows included; float tensors on any device.
-            inputs_embeds, and all else: the language model's own.
+            inputs_embeds, position_ids, logits_to_keep, and all else: the language model's own; `generate` looks for
+                them in this signature.
 
         Returns:
             The language model's output. With labels, `logits` are [supervised tokens,V] only, in the order of the rows:
@@ -126,13 +129,9 @@ class VisionLanguage(PreTrainedModel, GenerationMixin):
             if input_ids is not None and bool((input_ids == self.config.image_token_index).any()):
                 raise VisualMismatch("input_ids hold image placeholders, but no images were given")
             if input_ids is None or labels is None:
-                return super().forward(
-                    input_ids=input_ids,
-                    attention_mask=attention_mask,
-                    inputs_embeds=inputs_embeds,
-                    **({} if labels is None else {"labels": labels}),
-                    **kwargs,
-                )
+                given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+                given |= {"position_ids": position_ids, "logits_to_keep": logits_to_keep}
+                return super().forward(**given, **({} if labels is None else {"labels": labels}), **kwargs)
             images = [VisualSample(str(row), "text") for row in range(len(input_ids))]
         if input_ids is None:
             raise UsageError("images need input_ids with their placeholders, not inputs_embeds")
@@ -148,7 +147,7 @@ class VisionLanguage(PreTrainedModel, GenerationMixin):
         if merged.padded:
             given |= {"attention_mask": merged.mask_BL, "position_ids": merged.position_ids()}
         if merged.labels_BL is None:
-            return super().forward(**given, **kwargs)
+            return super().forward(**given, logits_to_keep=logits_to_keep, **kwargs)
         return self._supervised(given, merged.labels_BL, kwargs)
 
     def _supervised(self, given: dict[str, Any], labels_BL: torch.Tensor, kwargs: dict[str, Any]) -> Any:

@@ -207,8 +207,8 @@ def _pieces(
         if order == list(range(len(messages))) and "".join(text for text, _ in pieces) == render(contents):
             return pieces
     raise UsageError(
-        f"sample {sample_id!r}: the tokenizer's chat template drops, repeats or changes turns, so their tokens cannot be "
-        "told from its own; use a template that prints every turn as it is"
+        f"sample {sample_id!r}: the tokenizer's chat template drops, repeats or changes turns, so their tokens cannot "
+        "be told from its own; use a template that prints every turn as it is"
     )
 
 

@@ -31,6 +31,7 @@ def check_against_float64(
     token_indices: torch.Tensor | None = None,
     patch_positions: torch.Tensor | None = None,
 ) -> None:
+    assert pixel_values.ndim in (4, 5)
     with torch.no_grad():
         found: Any = model(pixel_values, token_indices, patch_positions, output_hidden_states=True)
     assert len(found.hidden_states) == model.config.num_hidden_layers + 1
@@ -127,7 +128,7 @@ def test_packed_layer_is_that_hidden_state() -> None:
 def test_layers_after_the_asked_one_are_not_run() -> None:
     model = small_encoder()
     with torch.no_grad():
-        model.encoder.layers[-1].mlp.fc1.weight.fill_(torch.nan)
+        model.get_parameter("encoder.layers.2.mlp.fc1.weight").fill_(torch.nan)
     assert model.encode_packed([pixels(3, 28, 28)], layer=-2).features_LC.isfinite().all()
 
 
@@ -178,11 +179,12 @@ def test_angles_are_float32_whatever_the_model_is_cast_to(dtype: torch.dtype, mo
 
     monkeypatch.setattr(modeling, "rotation", spy)
     positions = torch.tensor([[[63, 35, 35], [62, 34, 33], [61, 1, 2], [60, 0, 1]]])
-    model = small_encoder()
+    model: Any = small_encoder()
     model(pixels(1, 3, 28, 28), patch_positions=positions)
     with torch.autocast("cpu", dtype=dtype):
         model(pixels(1, 3, 28, 28), patch_positions=positions)
-    assert model.to(dtype)(pixels(1, 3, 28, 28), patch_positions=positions).last_hidden_state.dtype == dtype
+    model.to(dtype=dtype)
+    assert model(pixels(1, 3, 28, 28), patch_positions=positions).last_hidden_state.dtype == dtype
     for turn in seen[1:]:
         for before, after in zip(seen[0], turn, strict=True):
             assert after.dtype == torch.float32
