@@ -15,8 +15,14 @@ def main() -> None:
     parent, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    run.main([*arguments, "--agent", str(os.getpid())])
+    try:
+        run.main([*arguments, "--agent", str(os.getpid())])
+    except ChildFailedError as error:
+        for rank, failure in sorted(error.failures.items()):
+            print(f"rank {rank} (process {failure.pid}) ended with exit code {failure.exitcode}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

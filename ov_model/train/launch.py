@@ -21,11 +21,15 @@ from ov_model.errors import TrainingFailed, UsageError
 from ov_model.extras import require
 from ov_model.lake.files import write_bytes
 from ov_model.lake.lock import ShardLock
+from ov_model.train.identity import identify
+from ov_model.train.index import JsonlRows
 from ov_model.train.recipe import Recipe, dump_recipe
 
 require("train", "torch", "transformers", "accelerate", "deepspeed", "tensorboard")
 
 PATIENCE = 20.0
+DEFAULTS = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Environment of the ranks, where ours does not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,13 @@ def launch(recipe: Recipe, jsonl: Path, out: Path, nodes: Nodes | None = None, *
     with ShardLock(out / "train.lock") if leader else nullcontext():
         if leader:
             _clear(out, fresh)
+            data_hash = JsonlRows(jsonl, out / "cache").content_hash
+            identify(recipe, jsonl, data_hash, out, nodes.processes * nodes.nodes)
+            if (out / "export").is_dir():
+                return out / "export"
         recipe_file = out / "cache" / f"launched-{nodes.rank}.yaml"
         write_bytes(recipe_file, dump_recipe(recipe).encode())
-        code = _guarded(
-            _command(recipe_file, jsonl, out, nodes), threads=max((os.cpu_count() or 1) // nodes.processes, 1)
-        )
+        code = _guarded(_command(recipe_file, jsonl, out, nodes))
         if code:
             raise TrainingFailed(_explain(out, code))
     return out / "export"
@@ -117,10 +123,10 @@ def _clear(out: Path, fresh: bool) -> None:
             shutil.rmtree(out / folder, ignore_errors=True)
 
 
-def _guarded(command: list[str], threads: int) -> int:
+def _guarded(command: list[str]) -> int:
     """Exit code of a command in a process group of its own, which never outlives this call."""
     with _sigterm_raises():
-        environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
+        environment = DEFAULTS | os.environ
         process = subprocess.Popen(command, start_new_session=True, env=environment)
         try:
             return process.wait()

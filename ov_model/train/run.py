@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import logging
 import os
 import shutil
@@ -27,18 +26,18 @@ from typing import Any
 import torch
 
 from ov_model.errors import LockedError, UsageError
-from ov_model.lake.files import write_bytes, write_json
+from ov_model.lake.files import write_json
 from ov_model.train.data import JsonlDataset
 from ov_model.train.export import EXPORT, Provenance, finish_export
+from ov_model.train.identity import RUN, identify
 from ov_model.train.index import JsonlRows
 from ov_model.train.lengths import Lengths, measure_lengths
 from ov_model.train.metrics import METRICS, read_metrics
 from ov_model.train.processes import die_with_parent
-from ov_model.train.recipe import Recipe, dump_recipe, load_recipe
+from ov_model.train.recipe import Recipe, load_recipe
 from ov_model.train.zero import deepspeed_config, prepare_cpu
 
 ERRORS = "errors"
-RUN = "run.json"
 log = logging.getLogger(__name__)
 
 
@@ -88,33 +87,6 @@ def prepare(recipe: Recipe, jsonl: Path, out: Path) -> tuple[Any, JsonlDataset, 
         tokenizer = make_tokenizer(recipe.model, rows)
     dataset = JsonlDataset(jsonl, recipe.data, tokenizer, cache=cache)
     return tokenizer, dataset, measure_lengths(dataset, cache=cache, workers=recipe.data.workers)
-
-
-def identify(recipe: Recipe, jsonl: Path, data_hash: str, out: Path, world: int) -> dict[str, Any]:
-    """What `out` is the run of, written to run.json; the same again when it is the same run.
-
-    Raises:
-        UsageError: the folder holds another run.
-    """
-    wanted = {
-        "recipe": recipe.to_dict(),
-        "config_hash": recipe.config_hash,
-        "data": str(jsonl),
-        "data_hash": data_hash,
-        "samples_a_step": recipe.optim.batch_size * recipe.optim.accumulation * world,
-    }
-    path = out / RUN
-    found = json.loads(path.read_bytes()) if path.is_file() else None
-    if found is not None:
-        for name in ("config_hash", "data_hash", "samples_a_step"):
-            if found[name] != wanted[name]:
-                raise UsageError(
-                    f"{out} holds a run with {name} {found[name]}, not {wanted[name]}; "
-                    "train into another folder, or begin anew with --fresh"
-                )
-    write_json(path, wanted)
-    write_bytes(out / "recipe.yaml", dump_recipe(recipe).encode())
-    return wanted
 
 
 def train(recipe: Recipe, jsonl: Path, out: Path) -> Path:
@@ -253,7 +225,8 @@ def main() -> None:
     except BaseException as error:
         values = {"rank": rank, "time": time.time(), "error": type(error).__name__, "message": str(error)}
         write_json(options.out / ERRORS / f"rank{rank}.json", values | {"traceback": traceback.format_exc()})
-        traceback.print_exc()
+        if options.agent is None:
+            traceback.print_exc()
         os._exit(1)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

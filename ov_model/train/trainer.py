@@ -71,6 +71,7 @@ def training_arguments(
         max_grad_norm=optim.max_grad_norm,
         logging_steps=run.log_every,
         logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=run.save_every,
         seed=recipe.seed,
