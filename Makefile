@@ -9,8 +9,9 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 SLOW_TESTS := browser faults services
-DAGSTER_HOME := $(CURDIR)/dagster_home
-export DAGSTER_HOME
+
+# Tests make instances of their own.
+demo ui lint: export DAGSTER_HOME := $(CURDIR)/dagster_home
 
 .PHONY: help install demo test test-all ui lint format bench constraints clean
 
@@ -60,7 +61,7 @@ bench: $(STAMP)  ## speed and fidelity, printed as ratios
 
 # Keeps the pins that stand; move one with: make constraints UPGRADE='--upgrade-package polars'
 constraints: $(STAMP)  ## resolve all extras together again -> constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.10 --python $(BIN)/python --no-annotate --no-header \
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.10 --python $(BIN)/python --no-annotate --custom-compile-command 'make constraints' \
 	    --extra dagster --extra train --extra eval --extra ray --extra demo --extra dev $(UPGRADE) --output-file constraints.txt
 	sed -i -e "s/ ; sys_platform == 'linux'$$//" -e "s/ and sys_platform == 'linux'//g" constraints.txt
 
