@@ -43,7 +43,7 @@ test: $(STAMP)  ## all tests but browser, faults and services
 test-all: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -n auto
 
-ui: $(STAMP)  ## Dagster's UI on 127.0.0.1:$(PORT)
+ui: $(STAMP)  ## Dagster's UI on 127.0.0.1, PORT=3000
 	$(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
 
 lint: $(STAMP)  ## ruff, its formatter in check mode, pyright, Dagster's definitions
