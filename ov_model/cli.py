@@ -19,9 +19,11 @@ from rich.table import Table
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.ledger import Report
+from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
+
+_SHOWN_FAILURES = 3
 
 app = App(
     name="ov",
@@ -151,9 +153,16 @@ def print_report(report: Report) -> None:
     table.add_row("bytes", f"{report.bytes:,}")
     table.add_row("configuration", report.config_hash)
     table.add_row("ledger", str(report.ledger or "none"))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if report.failed and report.ledger is not None:
+        failed = read_ledger(report.ledger).filter(status=FAILED)
+        for sample_id, reason, detail in failed.head(_SHOWN_FAILURES).select("id", "reason", "detail").iter_rows():
+            console.print(f"failed {sample_id}, {reason}: {detail}", soft_wrap=True, markup=False, highlight=False)
+        if failed.height > _SHOWN_FAILURES:
+            console.print(f"and {failed.height - _SHOWN_FAILURES} more; all of them: {report.outputs[0]}", soft_wrap=True)
     for path in report.outputs:
-        Console().print(str(path), soft_wrap=True)
+        console.print(str(path), soft_wrap=True)
 
 
 def spell(argv: Sequence[str]) -> list[str]:
