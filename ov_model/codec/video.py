@@ -160,7 +160,7 @@ class Video:
 
         Args:
             wanted: display numbers, ascending and distinct, 0..len(index)-1.
-            motion_vectors: frames carry the codec's vectors in `side_data` where FFmpeg exports them.
+            motion_vectors: frames carry the codec's vectors (`pixels.side_data`) where FFmpeg exports them.
             quantizers: frames carry per-block quantizers (VIDEO_ENC_PARAMS) where FFmpeg exports them.
             inspect: sees every packet read, in decode order; what it returns for a frame's packet is `frame.opaque`.
 
@@ -256,9 +256,7 @@ class Video:
         self._by_output = not (whole and self._table.one_to_one and len(np.unique(packets)) == len(packets))
 
     @contextlib.contextmanager
-    def _source(
-        self, options: dict[str, str], inspect: PacketInspector | None = None
-    ) -> Iterator[PacketSource]:
+    def _source(self, options: dict[str, str], inspect: PacketInspector | None = None) -> Iterator[PacketSource]:
         with _typed_errors(self.path):
             source = PacketSource(self.path, self._stream, self._table, options, inspect)
             try:

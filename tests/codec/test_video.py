@@ -1,16 +1,14 @@
-"""Videos of every kind are read exactly: frame numbers, pixels, facts, and one typed error for each way to fail."""
+"""Videos of every kind are read exactly: frame numbers, pixels, facts, side data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
-from av.error import FFmpegError
 from av.sidedata.encparams import VideoEncParams
 from av.video.frame import PictureType, VideoFrame
 from hypothesis import given, settings
@@ -18,27 +16,18 @@ from hypothesis import strategies as st
 
 from ov_model.codec import decode, video
 from ov_model.codec.pixels import side_data
-from ov_model.codec.video import Video, luma, open_video, rgb, rotate
-from ov_model.errors import DamagedVideo, DecodeError, SampleError
+from ov_model.codec.video import luma, open_video, rgb, rotate
+from tests.codec.reading import PYRAMID, decode_ours, decode_plainly, gray_levels, x264
 from tests.factories import (
     TICKS,
-    make_audio,
     make_video,
-    overwrite,
     picture,
     set_edit_list,
-    set_fourcc,
     set_rotation,
-    truncate,
 )
 
 X265 = "pools=none:frame-threads=1:log-level=none:keyint=10:min-keyint=10:bframes=4:b-adapt=0:scenecut=0"
-PYRAMID = "bframes=3:b-adapt=0:b-pyramid=normal:keyint=10:min-keyint=10:scenecut=0:ref=4"
 NOISE = {"pattern": "noise", "width": 64, "height": 48}
-
-
-def x264(params: str) -> dict[str, Any]:
-    return {"options": {"x264-params": params}}
 
 
 # name -> (suffix, options of make_video). Noise where a codec's smallest packets would make the reader cautious.
@@ -78,40 +67,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "ffv1": (".mkv", {"codec": "ffv1"}),
 }
 FRAMES = 32
-
-
-def pixels(frame: VideoFrame) -> tuple[bytes, ...]:
-    """The planes without the padding at the end of their rows, which decoders leave undefined."""
-    wide = 2 if frame.format.components[0].bits > 8 else 1
-    return tuple(
-        np.frombuffer(bytes(cast(Any, plane)), np.uint8)
-        .reshape(-1, plane.line_size)[: plane.height, : plane.width * wide]
-        .tobytes()
-        for plane in frame.planes
-    )
-
-
-def decode_plainly(path: Path) -> list[tuple[bytes, ...]]:
-    """Every frame's pixels by PyAV alone, from the first packet to the last, errors passed over."""
-    frames: list[VideoFrame] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        for packet in container.demux(stream):
-            try:
-                frames.extend(packet.decode())
-            except FFmpegError:
-                continue
-    return [pixels(frame) for frame in frames]
-
-
-def decode_ours(clip: Video, wanted: Sequence[int]) -> list[tuple[int, tuple[bytes, ...]]]:
-    return [(i, pixels(frame)) for i, frame in clip.frames(wanted)]
-
-
-def gray_levels(clip: Video, wanted: Sequence[int]) -> list[int]:
-    """Which frame of the "gray" pattern each decoded frame is (its flat value is 16 + 3t in full-range RGB)."""
-    return [round((float(rgb(frame).mean()) - 16) / 3) for _, frame in clip.frames(wanted)]
 
 
 @pytest.fixture(scope="module")
@@ -395,162 +350,3 @@ def test_quantizers_come_when_asked_for(tmp_path: Path) -> None:
     assert params.nb_blocks == 6 * 4
     ((_, frame),) = clip.frames([2])
     assert side_data(frame, "VIDEO_ENC_PARAMS") is None
-
-
-@pytest.mark.parametrize("wanted", [[3, 2], [1, 1], [-1], [12]])
-def test_frame_numbers_that_make_no_sense_are_refused_at_once(tmp_path: Path, wanted: list[int]) -> None:
-    clip = open_video(make_video(tmp_path / "a.mp4", frames=12))
-    with pytest.raises(ValueError, match=r"a\.mp4"):
-        clip.frames(wanted)
-    assert list(clip.frames([])) == []
-
-
-def test_metadata_of_another_encoding_does_no_harm(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "latin.mp4")
-    path.write_bytes(path.read_bytes().replace(b"Lavf", b"La\xfcf"))
-    assert len(open_video(path)) == 12
-
-
-def test_a_stream_that_appears_in_the_middle_is_passed_over() -> None:
-    """PyAV's iteration ends with an IndexError there; what follows must still be read."""
-
-    class Packet:
-        size = 1
-
-    class Container:
-        parts = iter(([Packet, IndexError, Packet], [Packet, Packet]))
-
-        def demux(self, stream: object) -> Any:
-            for part in next(self.parts):
-                if part is IndexError:
-                    raise IndexError("list index out of range")
-                yield part
-
-    assert len(list(decode.read_packets(Container(), None))) == 3  # pyright: ignore[reportArgumentType]
-
-
-def _not_there(path: Path) -> None:
-    path.unlink()
-
-
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _text(path: Path) -> None:
-    path.write_text("This is no video.\n" * 50)
-
-
-def _playlist(path: Path) -> None:
-    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.ts\n#EXT-X-ENDLIST\n")
-
-
-def _headless(path: Path) -> None:
-    truncate(path, 0.6)
-
-
-def _sound(path: Path) -> None:
-    make_audio(path)
-
-
-def _sound_with_cover(path: Path) -> None:
-    make_audio(path, cover=True)
-
-
-def _unknown_codec(path: Path) -> None:
-    set_fourcc(path, b"avc1", b"zzz1")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_not_there, "missing_file"),
-        (_folder, "missing_file"),
-        (_empty, "empty_file"),
-        (_text, "unreadable_container"),
-        (_playlist, "unreadable_container"),
-        (_headless, "unreadable_container"),
-        (_sound, "no_video_stream"),
-        (_sound_with_cover, "no_video_stream"),
-        (_unknown_codec, "unsupported_codec"),
-    ],
-)
-def test_what_cannot_be_opened_says_why(tmp_path: Path, spoil: Callable[[Path], None], reason: str) -> None:
-    path = make_video(tmp_path / "spoilt.mp4")
-    spoil(path)
-    with pytest.raises(SampleError, match=r"spoilt\.mp4") as caught:
-        open_video(path)
-    assert caught.value.reason == reason
-
-
-def test_text_with_an_art_suffix_is_no_video(tmp_path: Path) -> None:
-    """FFmpeg draws .nfo and .ans files as pictures of their text."""
-    path = tmp_path / "notes.nfo"
-    path.write_text("Read me.\n" * 40)
-    with pytest.raises(SampleError) as caught:
-        open_video(path)
-    assert caught.value.reason == "unreadable_container"
-
-
-def test_no_decodable_frame_is_a_decode_error(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "dead.mp4", pattern="noise")
-    data = path.read_bytes()
-    start = data.index(b"mdat") + 4
-    size = int.from_bytes(data[start - 8 : start - 4], "big") - 8
-    path.write_bytes(data[:start] + bytes(size) + data[start + size :])
-    clip = open_video(path)
-    with pytest.raises(DamagedVideo):
-        list(clip.frames([0]))
-    with pytest.raises(DecodeError, match=r"dead\.mp4"):
-        clip.reindex()
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
-def test_a_damaged_video_is_indexed_by_what_decodes(tmp_path: Path, suffix: str) -> None:
-    path = make_video(tmp_path / f"hurt{suffix}", pattern="noise", frames=40, **x264(PYRAMID))
-    overwrite(path, 0.5, path.stat().st_size // 8)
-    clip = open_video(path)
-    if not clip.damaged:
-        with pytest.raises(DamagedVideo):
-            list(clip.frames(range(len(clip))))
-        clip.reindex()
-    assert clip.damaged
-    expected = decode_plainly(path)
-    assert 0 < len(clip) == len(expected)
-    assert decode_ours(clip, range(len(clip))) == list(enumerate(expected))
-    some = [0, len(clip) // 2, len(clip) - 1]
-    assert decode_ours(clip, some) == [(i, expected[i]) for i in some]
-
-
-def test_damage_elsewhere_costs_nothing(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "tail.mp4", pattern="noise", frames=40, **x264(PYRAMID))
-    whole = decode_plainly(path)
-    overwrite(path, 0.7, path.stat().st_size // 5)
-    clip = open_video(path)
-    assert decode_ours(clip, [0, 5, 12]) == [(i, whole[i]) for i in (0, 5, 12)]
-    with pytest.raises(DamagedVideo):
-        list(clip.frames(range(40)))
-
-
-def test_times_that_tell_the_wrong_order_are_noticed(tmp_path: Path) -> None:
-    """A remux that lost its composition offsets: only the decoder knows the order of display."""
-    path = make_video(tmp_path / "noctts.mp4", pattern="gray", frames=30, **x264(PYRAMID))
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"ctts", b"free").replace(b"edts", b"free"))
-    clip = open_video(path)
-    assert len(clip) == 30
-    assert not clip.damaged
-    assert gray_levels(clip, range(30)) == list(range(30))
-
-
-def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "a.mp4", frames=12)
-    clip = open_video(path)
-    make_video(path, frames=12, seed=5)
-    with pytest.raises(DecodeError, match="change"):
-        list(clip.frames([0, 11]))
