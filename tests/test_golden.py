@@ -51,8 +51,8 @@ def positions() -> np.ndarray:
             at_1 = motion_scale(magnitude, options), residual_scale(residual_histogram(residual), options)
             scores.append(patch_scores(magnitude, residual, *at_1, square, GEOMETRY, options, shape=(50, 96)))
         mask = valid_mask(square, GEOMETRY)
-        for select in (SelectOptions(), SelectOptions("repeat"), SelectOptions("exclude", keep_first_full_frame=False)):
-            chosen.append(select_patches(np.stack(scores), mask, GEOMETRY, select).pos_K3)
+        policies = SelectOptions(), SelectOptions("repeat"), SelectOptions("exclude", keep_first_full_frame=False)
+        chosen += [select_patches(np.stack(scores), mask, GEOMETRY, select).pos_K3 for select in policies]
     return np.concatenate(chosen)
 
 
