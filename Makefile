@@ -40,8 +40,8 @@ demo: $(STAMP)  ## real clips -> training JSONL, through Dagster
 test: $(STAMP)  ## all tests but browser, faults and services
 	$(BIN)/python -m pytest -n auto $(SLOW_TESTS:%=--ignore=tests/%)
 
-test-all: $(STAMP)  ## every test
-	$(BIN)/python -m pytest -n auto
+test-all: $(STAMP)  ## the rest: browser, faults, services
+	$(BIN)/python -m pytest -n auto $(wildcard $(SLOW_TESTS:%=tests/%))
 
 ui: $(STAMP)  ## Dagster's UI on 127.0.0.1, PORT=3000
 	$(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
