@@ -341,10 +341,11 @@ def test_motion_vectors_come_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_quantizers_come_when_asked_for(tmp_path: Path) -> None:
-    encparams = pytest.importorskip("av.sidedata.encparams", reason="PyAV below 16 does not read them")
+    encparams = pytest.importorskip("av.sidedata.encparams", reason="PyAV below 16 has no class for them")
     clip = open_video(make_video(tmp_path / "q.mp4", options={"qp": "30"}, frames=4))
     ((_, frame),) = clip.frames([2], quantizers=True)
     params = side_data(frame, "VIDEO_ENC_PARAMS")
+    assert params is not None
     assert isinstance(params, encparams.VideoEncParams)
     assert params.nb_blocks == 6 * 4
     ((_, frame),) = clip.frames([2])
