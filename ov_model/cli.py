@@ -104,13 +104,13 @@ def validate(
     unique_rows
         Two equal rows are a problem [default: yes, except in a mixture].
     """
+    from ov_model.checks import JPEG_QUALITY
     from ov_model.validate import print_validation, validate_jsonl
 
     pairs = [tuple(pair.split("=", 1)) for pair in remap]
     if any(len(pair) != 2 for pair in pairs):
         raise UsageError(f"--remap {' '.join(remap)}: expected OLD=NEW")
     geometry = Geometry(T, num_images, square_size, patch) if T is not None else None
-    quality = {"jpeg_quality": None} if any_quality else {}
     found = validate_jsonl(
         jsonl,
         image_root=image_root,
@@ -119,7 +119,7 @@ def validate(
         first_full=first_full,
         visidx_root=visidx_root,
         unique_rows=unique_rows,
-        **quality,
+        jpeg_quality=None if any_quality else JPEG_QUALITY,
     )
     print_validation(found)
     return found.exit_code
