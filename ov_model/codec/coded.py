@@ -19,7 +19,7 @@ from ov_model.codec.kernels import paint_motion
 from ov_model.codec.maps import SignalMaps, SignalOptions, distinct, frame_vectors, picture_type, same_size
 from ov_model.codec.predict import contrast_of
 from ov_model.codec.video import Video
-from ov_model.errors import DecodeError
+from ov_model.errors import UnreadableSlices
 
 
 class CodedResidual:
@@ -32,14 +32,13 @@ class CodedResidual:
         self.options = options
 
     def measure(self, video: Video, frame_ids: Sequence[int]) -> Iterator[tuple[int, VideoFrame, SignalMaps]]:
+        """As the protocol says; raises UnreadableSlices at a frame that decodes but cannot be read here."""
         frames = video.frames(distinct(frame_ids), motion_vectors=True, inspect=packet_inspector)
         for i, frame in same_size(video, frames):
             try:
                 residual = coded_residual(frame, self.options, whole=not video.damaged)
             except Unreadable as error:
-                raise DecodeError(
-                    f"{video.path}: the slices of frame {i} cannot be read: {error}; use --signal motion or reencode"
-                ) from error
+                raise UnreadableSlices(f"{video.path}: the slices of frame {i} cannot be read: {error}") from error
             rows_B8 = frame_vectors(frame)
             motion = None if rows_B8 is None else paint_motion(rows_B8, frame.height, frame.width)
             yield i, frame, SignalMaps(motion, residual, picture_type(frame))
@@ -51,12 +50,17 @@ def packet_inspector(extradata: bytes | None) -> Callable[[Packet], CodedPicture
     return lambda packet: reader.see(bytes(packet))
 
 
+def coded_picture(frame: VideoFrame) -> CodedPicture:
+    """What `packet_inspector` made of a frame's packet; raises Unreadable where it saw none."""
+    if not isinstance(frame.opaque, CodedPicture):
+        raise Unreadable("the frame did not come from an inspected packet")
+    return frame.opaque
+
+
 def is_readable(frame: VideoFrame) -> bool:
     """Whether the slices of a frame that went past `packet_inspector` can be read."""
-    if not isinstance(frame.opaque, CodedPicture):
-        return False
     try:
-        frame.opaque.read()
+        coded_picture(frame).read()
     except Unreadable:
         return False
     return True
@@ -68,8 +72,7 @@ def coded_residual(frame: VideoFrame, options: SignalOptions, *, whole: bool = T
     Raises:
         Unreadable: with `whole`, what is broken or not supported; without, what was read before counts.
     """
-    coded: CodedPicture = frame.opaque
-    residual_HW, intra_HW = coded.residual(frame.height, frame.width, whole=whole)
+    residual_HW, intra_HW = coded_picture(frame).residual(frame.height, frame.width, whole=whole)
     if options.intra != "coded" and intra_HW.any():
         instead = 0 if options.intra == "zero" else contrast_of(frame, options)
         residual_HW = np.where(intra_HW, instead, residual_HW).astype(np.uint8)

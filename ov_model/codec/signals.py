@@ -62,11 +62,11 @@ class MotionSignal:
             yield i, frame, SignalMaps(motion, None, picture_type(frame))
 
 
-def resolve(name: str, video: Video, options: SignalOptions | None = None) -> Signal:
+def resolve(name: str, video: Video, options: SignalOptions | None = None, *, estimate: bool = False) -> Signal:
     """The signal of that name for a video; `auto` is `residual` where predicted frames carry vectors, else `reencode`.
 
-    `residual` is read from the stream where that is supported, else estimated; its `method` says which. Decodes the first
-    frames that are no keyframes to see what they carry.
+    `residual` is read from the stream where that is supported, else (or with `estimate`) estimated; its `method` says which. Decodes the
+    first frames that are no keyframes to see what they carry.
 
     Raises:
         UsageError: no signal of that name.
@@ -88,7 +88,8 @@ def resolve(name: str, video: Video, options: SignalOptions | None = None) -> Si
         )
     if name == "motion":
         return MotionSignal(options)
-    return CodedResidual(options) if any(map(is_readable, probed)) else PredictedResidual(options)
+    readable = not estimate and any(map(is_readable, probed))
+    return CodedResidual(options) if readable else PredictedResidual(options)
 
 
 def carries_vectors(video: Video) -> bool:
