@@ -94,8 +94,9 @@ def configure(stream: VideoStream, options: dict[str, str]) -> VideoCodecContext
 class PacketSource:
     """The packets of one stream in order, checked against the table, with jumps ahead.
 
-    inspect: made anew with the stream's extradata, then called with every packet in order; what it returns travels with
-    the packet's frame as `frame.opaque`. decoder: the stream's codec context; it changes when a jump fails, so take it anew after `skip_to`.
+    inspect: made anew with the stream's extradata, then called with every packet in order; what it returns travels
+    with the packet's frame as `frame.opaque`. decoder: the stream's codec context; it changes when a jump fails, so
+    take it anew after `skip_to`.
 
     Raises:
         DecodeError: a packet is not what it was when the file was indexed.

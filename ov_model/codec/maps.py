@@ -81,7 +81,7 @@ def same_size(video: Video, frames: Iterator[tuple[int, VideoFrame]]) -> Iterato
     for i, frame in frames:
         if (frame.width, frame.height) != (info.width, info.height):
             raise DecodeError(
-                f"{video.path}: frame {i} is {frame.width}x{frame.height}, but the video began as {info.width}x{info.height}; "
-                "a change of size in mid-stream is not supported: split or re-encode the file"
+                f"{video.path}: frame {i} is {frame.width}x{frame.height}, but the video began as "
+                f"{info.width}x{info.height}; a change of size is not supported: split or re-encode the file"
             )
         yield i, frame

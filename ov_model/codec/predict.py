@@ -33,6 +33,8 @@ _ENC_PARAMS_HEADER = np.dtype(
     [("nb", "<u4"), ("pad", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("type", "<i4"), ("qp", "<i4")]
 )
 _H264_QP, _MPEG2_QP = 1, 2
+# FFmpeg exports no vectors with the last frame that it is asked for; such a frame is predicted as not moving.
+_LAST_WITHOUT_VECTORS = ("mpeg1video", "mpeg2video")
 _NO_VECTORS = np.zeros((0, 8), np.int32)
 
 
@@ -73,21 +75,26 @@ class PredictedResidual:
                 waiting.append(_Sampled(j, frame, plane, *uses[j]))
             while waiting and max(waiting[0].later, default=0) <= j:
                 ready = waiting.pop(0)
-                yield ready.index, ready.frame, self._maps(ready, lumas)
+                yield ready.index, ready.frame, self._maps(ready, lumas, video.info.codec)
                 for old in [k for k in lumas if last_use[k] <= ready.index]:
                     del lumas[old]
 
-    def _maps(self, sampled: _Sampled, lumas: dict[int, NDArray[np.uint8]]) -> SignalMaps:
+    def _maps(self, sampled: _Sampled, lumas: dict[int, NDArray[np.uint8]], codec: str) -> SignalMaps:
         height, width = sampled.luma_HW.shape
+        picture = picture_type(sampled.frame)
         rows_B8 = frame_vectors(sampled.frame)
         motion = None if rows_B8 is None else paint_motion(rows_B8, height, width)
         cells = paint_cells(_NO_VECTORS if rows_B8 is None else rows_B8, height, width)
-        neighbors = [lumas[j] for j in (*sampled.past, *sampled.later)] if rows_B8 is not None else []
-        references_FHW = np.stack(neighbors) if neighbors else np.zeros((0, height, width), np.uint8)
+        lost_vectors = rows_B8 is None and picture != "I" and codec in _LAST_WITHOUT_VECTORS
+        if lost_vectors:
+            cells[:, :, 0, 2] = 1
+        predicted = rows_B8 is not None or lost_vectors
+        neighbors = [lumas[j] for j in (*sampled.past, *sampled.later)] if predicted else []
+        references_FHW = np.stack(neighbors) if neighbors else sampled.luma_HW[None][:0]
         past = len(sampled.past) if neighbors else 0
         gate_RC = gate_of(sampled.frame, cells.shape[0], cells.shape[1], self.options.dead_zone)
         residual = prediction_error(sampled.luma_HW, references_FHW, past, cells, gate_RC, self.options.intra != "zero")
-        return SignalMaps(motion, residual, picture_type(sampled.frame))
+        return SignalMaps(motion, residual, picture)
 
 
 def gate_of(frame: VideoFrame, rows: int, columns: int, dead_zone: str) -> NDArray[np.float32]:
@@ -115,7 +122,7 @@ def references_of(video: Video, i: int, count: int) -> tuple[list[int], list[int
 
 
 def quantizer_steps(frame: VideoFrame, rows: int, columns: int) -> NDArray[np.float32] | None:
-    """Quantizer step of each 8x8 cell, float32 [rows, columns], from FFmpeg's per-block parameters; None without them."""
+    """Each 8x8 cell's quantizer step, float32 [rows, columns], by FFmpeg's per-block parameters; None without them."""
     data = side_data(frame, "VIDEO_ENC_PARAMS")
     if data is None:
         return None

@@ -1,8 +1,8 @@
 """The signal for codecs without vectors: re-encode (frame before, frame) with x264 and measure that.
 
-Each sampled frame is a fresh two-picture H.264 stream, an I picture of its predecessor and a P picture of itself, on one
-thread, so that the result depends on those two frames alone. It is another signal than the native codec's, the same for
-every codec and uploader's encoder.
+Each sampled frame is a fresh two-picture H.264 stream, an I picture of its predecessor and a P picture of itself, on
+one thread, so that the result depends on those two frames alone. It is another signal than the native codec's, the same
+for every codec and uploader's encoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ov_model.codec.video import Video
 _X264 = {
     "preset": "veryfast",
     "crf": "23",
-    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0:scenecut=0:bframes=0:rc-lookahead=0:mbtree=0:keyint=250",
+    "x264-params": "threads=1:lookahead-threads=1:scenecut=0:bframes=0:rc-lookahead=0:mbtree=0",
 }
 
 
@@ -61,12 +61,12 @@ class ReencodeSignal:
 def even_yuv420(frame: VideoFrame) -> NDArray[np.uint8]:
     """The frame as 8-bit yuv420p, uint8 [3/2 H, W], odd sides padded by repeating the last row or column."""
     if frame.width % 2 or frame.height % 2:
-        rgb = frame.reformat(format="rgb24").to_ndarray()
-        rgb = np.pad(rgb, ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge")
-        frame = VideoFrame.from_ndarray(rgb, format="rgb24")
+        rgb = np.asarray(frame.reformat(format="rgb24").to_ndarray(), np.uint8)
+        padded = np.pad(rgb, ((0, frame.height % 2), (0, frame.width % 2), (0, 0)), mode="edge")
+        frame = VideoFrame.from_ndarray(padded, format="rgb24")
     if frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p")
-    return frame.to_ndarray()
+    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def encode_h264(pictures: Sequence[NDArray[np.uint8]]) -> list[Packet]:

@@ -65,8 +65,8 @@ class MotionSignal:
 def resolve(name: str, video: Video, options: SignalOptions | None = None, *, estimate: bool = False) -> Signal:
     """The signal of that name for a video; `auto` is `residual` where predicted frames carry vectors, else `reencode`.
 
-    `residual` is read from the stream where that is supported, else (or with `estimate`) estimated; its `method` says which. Decodes the
-    first frames that are no keyframes to see what they carry.
+    `residual` is read from the stream where that is supported, else (or with `estimate`) estimated; its `method` says
+    which. Decodes the first frames that are no keyframes to see what they carry.
 
     Raises:
         UsageError: no signal of that name.

@@ -6,7 +6,7 @@ A `Reader` holds one slice's bits and what decoding them keeps; both codings fil
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numba
 import numpy as np
@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 
 from ov_model.codec.h264 import tables
 
-# For functions called by compiled code alone. They make no arrays, and go without reference counting (`_nrt`), which
-# would cost more than the decoding itself.
-inner = numba.njit(cache=True, nogil=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# None of these functions makes an array, so they go without reference counting (`_nrt`), which would cost more than the
+# decoding itself. `inner`: for those called by compiled code alone.
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+outer = cast(Any, numba.njit)(**_OPTIONS)
+inner = cast(Any, numba.njit)(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 RANGE, VALUE, SPARE, POSITION, END, CONTEXT_0 = range(6)
 PADDING = 16
-# Categories of coefficient blocks (table 9-42).
-LUMA_DC, LUMA_AC, LUMA_4, CHROMA_DC, CHROMA_AC, LUMA_8 = range(6)
+# Categories of coefficient blocks (table 9-42) and their scan positions. numba compiles a function anew for each
+# literal argument, but once for all of NumPy's integers.
+LUMA_DC, LUMA_AC, LUMA_4, CHROMA_DC, CHROMA_AC, LUMA_8 = np.arange(6)
+_COUNTS = np.array([16, 15, 16, 4, 15, 64], np.int64)
 
 _RANGE_LPS, _NEXT_MPS, _NEXT_LPS = tables.RANGE_LPS, tables.NEXT_MPS, tables.NEXT_LPS
 # Bits by which a range below 256 is shifted up, by range >> 3.
@@ -84,7 +88,7 @@ def _refill(s, data):
 @inner
 def decide(r, context):
     """One bin with a context (9.3.3.2.1)."""
-    return _decide(r.state, r.data, context)
+    return _decide(r.state, r.data, np.int64(context))
 
 
 @inner
@@ -161,10 +165,10 @@ def escape(r, k):
 
 
 @inner
-def read_block_cabac(r, category, count):
-    """Read a coefficient block of `count` scan positions whose coded_block_flag is 1; the number of coefficients."""
+def read_block_cabac(r, category):
+    """Read a block whose coded_block_flag is 1: the number of its coefficients."""
     s, data, places, levels = r.state, r.data, r.places, r.levels
-    last_place = count - 1
+    last_place = _COUNTS[category] - 1
     n = 0
     ended = False
     for i in range(last_place):
@@ -244,8 +248,9 @@ def _symbol(r, entry):
 
 
 @inner
-def read_block_cavlc(r, table, count):
-    """Read a coefficient block of `count` scan positions with a coeff_token table; the number of coefficients, -1 broken."""
+def read_block_cavlc(r, category, table):
+    """Read a block with a coeff_token table: the number of its coefficients, -1 where broken."""
+    count = _COUNTS[category]
     token = _symbol(r, r.tokens[table, peek(r, 16)])
     total, ones = token >> 2, token & 3
     if total == 0:

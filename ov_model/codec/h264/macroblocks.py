@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from ov_model.codec.h264.entropy import (
     escape,
     golomb,
     inner,
+    outer,
     read_block_cabac,
     read_block_cavlc,
     signed_golomb,
@@ -42,6 +42,8 @@ from ov_model.codec.h264.transform import add_4, add_8, hadamard_4, scale_4, sca
 # Columns of Picture.macro_MF and of its motion_2RC3.
 SLICE, FLAGS, PATTERN, DC, CHROMA_MODE, QP = range(6)
 REF = 2
+# Plane 0, and the coeff_token table of chroma DC (NumPy's integers, as the categories are).
+LUMA, CHROMA_TABLE = np.int64(0), np.int64(4)
 # Flags of a macroblock.
 INTRA, NXN, WHOLE, PCM, SKIPPED, DIRECT, EIGHT = 1, 2, 4, 8, 16, 32, 64
 _ZIGZAG_4, _ZIGZAG_8 = tables.ZIGZAG_4, tables.ZIGZAG_8
@@ -60,8 +62,9 @@ class Picture(NamedTuple):
     """What is kept of one picture; `blank_picture` makes one.
 
     macro_MF: facts of each macroblock, by SLICE (-1: not read yet), FLAGS, PATTERN (coded_block_pattern), DC
-    (coded_block_flag of the DC blocks), CHROMA_MODE, QP. count_3RC: coefficients of each 4x4 block of Y, Cb, Cr. motion_2RC3:
-    of each 4x4 block and list, |mvd| in x and y (clipped) and whether ref_idx is above 0 (REF). residual_HW: the result.
+    (coded_block_flag of the DC blocks), CHROMA_MODE, QP. count_3RC: coefficients of each 4x4 block of Y, Cb, Cr.
+    motion_2RC3: of each list and 4x4 block, |mvd| in x and y (clipped) and whether ref_idx is above 0 (REF).
+    residual_HW: the result, the residual's absolute value, at most 128.
     """
 
     macro_MF: NDArray[np.int32]
@@ -119,9 +122,9 @@ class Place(NamedTuple):
     above: int
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@outer
 def read_slice(r, picture, h, work):
-    """Read one slice's macroblocks into the picture: the number of macroblocks, or -1 - that number where it breaks off."""
+    """Read one slice's macroblocks into the picture: how many, or -1 minus how many where the data are broken."""
     width = picture.residual_HW.shape[1] // 16
     total = picture.macro_MF.shape[0]
     mb = h.first_mb
@@ -154,19 +157,23 @@ def read_slice(r, picture, h, work):
             picture.macro_MF[mb, FLAGS] = SKIPPED | (DIRECT if h.kind == B_SLICE else 0)
             memory[1] = 0
         elif not _macroblock(r, picture, h, at, memory, coefficients, dc):
-            return -1 - (mb - h.first_mb)
+            break
         picture.macro_MF[mb, QP] = memory[0]
         mb += 1
         if h.cabac:
             if terminate(r):
-                break
+                # x264 signs its slices with a stray bit, so what is left is a few bits or none.
+                left_over = r.state[END] + 1 - (8 * r.state[POSITION] - r.state[SPARE])
+                if left_over < 0 or left_over > 8:
+                    break
+                return mb - h.first_mb
             if r.state[POSITION] > r.data.size + 8:
-                return -1 - (mb - h.first_mb)
+                break
         elif skip_run <= 0 and r.state[POSITION] >= r.state[END]:
             if r.state[POSITION] > r.state[END]:
-                return -1 - (mb - h.first_mb)
-            break
-    return mb - h.first_mb
+                break
+            return mb - h.first_mb
+    return h.first_mb - mb - 1
 
 
 @inner
@@ -182,7 +189,7 @@ def _macroblock(r, picture, h, at, memory, coefficients, dc):
         flags = DIRECT
     if flags & PCM:
         return _samples(r, picture, h, at, flags, memory)
-    divided = not intra and mb_type == (3 if h.kind == P_SLICE else 22)
+    divided = not intra and (mb_type == 22 if h.kind == B_SLICE else mb_type in (3, 4))
     small = False
     if intra:
         if flags & NXN and h.transform_8x8 and _eight_flag(r, picture, h, at):
@@ -192,9 +199,7 @@ def _macroblock(r, picture, h, at, memory, coefficients, dc):
         if not h.gray:
             picture.macro_MF[at.mb, CHROMA_MODE] = _chroma_mode(r, picture, h, at)
     elif divided:
-        small = _divided_motion(r, picture, h, at, False)
-    elif not h.cabac and h.kind == P_SLICE and mb_type == 4:
-        small = _divided_motion(r, picture, h, at, True)
+        small = _divided_motion(r, picture, h, at, mb_type)
     elif not flags & DIRECT:
         if not _motion(r, picture, h, at, mb_type):
             return False
@@ -271,7 +276,7 @@ def _type(r, picture, h, at):
 
 @inner
 def _intra_type(r, base, apart):
-    """The rest of an intra mb_type after its first bin: 1..25. apart: 1 in I slices, where bins share fewer contexts."""
+    """The rest of an intra mb_type after its first bin: 1..25. apart: 1 in I slices, whose bins share no contexts."""
     if terminate(r):
         return 25
     mb_type = 1 + 12 * decide(r, base + 1)
@@ -366,8 +371,9 @@ def _motion(r, picture, h, at, mb_type):
 
 
 @inner
-def _divided_motion(r, picture, h, at, first_reference):
+def _divided_motion(r, picture, h, at, mb_type):
     """sub_mb_pred; whether a part is smaller than 8x8."""
+    has_references = h.kind == B_SLICE or mb_type == 3
     small = False
     packed = np.int64(0)
     for quarter in range(4):
@@ -381,7 +387,7 @@ def _divided_motion(r, picture, h, at, first_reference):
         packed |= (shape << 2 | lists) << (4 * quarter)
     for k in range(2):
         for quarter in range(4):
-            if packed >> (4 * quarter) & 1 << k and not first_reference:
+            if packed >> (4 * quarter) & 1 << k and has_references:
                 _reference(r, picture, h, at, k, 2 * (quarter & 1), quarter & 2, 2, 2)
     for k in range(2):
         for quarter in range(4):
@@ -507,9 +513,11 @@ def _qp_change(r, h, memory):
 
 
 @inner
-def _block(r, picture, h, at, category, count, plane, x, y):
-    """Read one block: its number of coefficients, -1 where broken. (x, y): the block in its plane's grid of 4x4 blocks, for
-    which the count is kept."""
+def _block(r, picture, h, at, category, plane, x, y):
+    """Read one block: its number of coefficients, -1 where broken.
+
+    (x, y): the block in its plane's grid of 4x4 blocks, where the number is kept.
+    """
     side = 3 if plane == 0 else 1
     is_left, is_up = x & side > 0 or at.left, y & side > 0 or at.up
     a = np.int64(picture.count_3RC[plane, y, x - 1]) if is_left else np.int64(0)
@@ -519,29 +527,29 @@ def _block(r, picture, h, at, category, count, plane, x, y):
         context = (a > 0 if is_left else absent) + 2 * (b > 0 if is_up else absent)
         if not decide(r, 85 + 4 * category + context):
             return np.int64(0)
-        n = read_block_cabac(r, category, count)
+        n = read_block_cabac(r, category)
     else:
         near = (a + b + 1) >> 1 if is_left and is_up else a + b
-        n = read_block_cavlc(r, 0 if near < 2 else 1 if near < 4 else 2 if near < 8 else 3, count)
+        n = read_block_cavlc(r, category, 0 if near < 2 else 1 if near < 4 else 2 if near < 8 else 3)
     if category != LUMA_DC and n > 0:
         picture.count_3RC[plane, y, x] = n
     return n
 
 
 @inner
-def _dc_block(r, picture, h, at, category, component, count):
+def _dc_block(r, picture, h, at, category, component):
     """Read a DC block, whose coded_block_flag has contexts of its own."""
     if not h.cabac:
         if category == CHROMA_DC:
-            return read_block_cavlc(r, 4, count)
-        return _block(r, picture, h, at, category, count, 0, 4 * at.x, 4 * at.y)
+            return read_block_cavlc(r, category, CHROMA_TABLE)
+        return _block(r, picture, h, at, category, LUMA, 4 * at.x, 4 * at.y)
     absent = picture.macro_MF[at.mb, FLAGS] & INTRA
     a = picture.macro_MF[at.mb - 1, DC] >> component & 1 if at.left else absent
     b = picture.macro_MF[at.above, DC] >> component & 1 if at.up else absent
     if not decide(r, 85 + 4 * category + a + 2 * b):
         return np.int64(0)
     picture.macro_MF[at.mb, DC] |= 1 << component
-    return read_block_cabac(r, category, count)
+    return read_block_cabac(r, category)
 
 
 @inner
@@ -553,7 +561,7 @@ def _luma(r, picture, h, at, flags, pattern, qp, coefficients, dc):
     scales, sixth = h.scale_4[intra], qp % 6
     if flags & WHOLE:
         dc[:] = 0
-        n = _dc_block(r, picture, h, at, LUMA_DC, 0, 16)
+        n = _dc_block(r, picture, h, at, LUMA_DC, LUMA)
         if n < 0:
             return False
         for i in range(n):
@@ -575,7 +583,7 @@ def _luma(r, picture, h, at, flags, pattern, qp, coefficients, dc):
         first = 1 if flags & WHOLE else 0
         if coded:
             category = LUMA_AC if first else LUMA_4
-            n = _block(r, picture, h, at, category, 16 - first, 0, x, y)
+            n = _block(r, picture, h, at, category, LUMA, x, y)
             if n < 0:
                 return False
         if n == 0 and not (first and dc[raster]):
@@ -598,10 +606,10 @@ def _luma_8(r, picture, h, at, x, y, intra, qp, coefficients):
     total = np.int64(0)
     for part in range(1 if h.cabac else 4):
         if h.cabac:
-            n = read_block_cabac(r, LUMA_8, 64)
+            n = read_block_cabac(r, LUMA_8)
             picture.count_3RC[0, y : y + 2, x : x + 2] = 1
         else:
-            n = _block(r, picture, h, at, LUMA_4, 16, 0, x + (part & 1), y + (part >> 1))
+            n = _block(r, picture, h, at, LUMA_4, LUMA, x + (part & 1), y + (part >> 1))
             if n < 0:
                 return False
         for i in range(n):
@@ -620,12 +628,12 @@ def _chroma(r, picture, h, at, flags, pattern):
     if pattern >> 4 == 0:
         return True
     for component in range(1, 3):
-        if _dc_block(r, picture, h, at, CHROMA_DC, component, 4) < 0:
+        if _dc_block(r, picture, h, at, CHROMA_DC, component) < 0:
             return False
     if pattern >> 4 == 2:
         for component in range(1, 3):
             for k in range(4):
                 x, y = 2 * at.x + (k & 1), 2 * at.y + (k >> 1)
-                if _block(r, picture, h, at, CHROMA_AC, 15, component, x, y) < 0:
+                if _block(r, picture, h, at, CHROMA_AC, component, x, y) < 0:
                     return False
     return True

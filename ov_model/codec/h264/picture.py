@@ -67,7 +67,7 @@ class CodedPicture:
             if header.pps.cabac:
                 reader.state[CONTEXT_0:] = initial_states()[header.cabac_init, min(max(header.qp, 0), 51)]
             count = read_slice(reader, picture, _facts(header, number), workspace())
-            if count <= 0 and whole:
+            if count < 0 and whole:
                 raise Unreadable(f"slice {number} breaks off after {-1 - count} macroblocks")
             done, number = done + count, number + 1
         if picture is None or sps is None:

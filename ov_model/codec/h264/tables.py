@@ -1,14 +1,15 @@
 """The numbers of ITU-T H.264 that reading a slice needs: scans, quantizer scales, CABAC states, CAVLC codes.
 
-Sources, by table or clause of the Recommendation: 8-2 and 6.4.3 (scans), 8.5.9 (scales), 9-12 to 9-33 (initial states, m and
-n of contexts 0..459), 9-43 (contexts of 8x8 blocks), 9-44 and 9-45 (range and state transitions), 9-4 (coded block
-patterns), 9-5, 9-7, 9-8, 9-9, 9-10 (codes).
+Sources, by table or clause of the Recommendation: 8-2 and 6.4.3 (scans), 7-2 to 7-4 (default scaling lists), 8.5.9
+(scales), 9-12 to 9-33 (initial states, m and n of contexts 0..459), 9-43 (contexts of 8x8 blocks), 9-44 and 9-45 (range
+and state transitions), 9-4 (coded block patterns), 9-5 and 9-7 to 9-10 (codes).
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,12 +180,12 @@ LAST_8 = np.array([0, *[1] * 15, *[2] * 16, *[3] * 8, *[4] * 8, *[5] * 4, *[6] *
 PATTERNS = np.array(
     [
         _numbers(
-            "47 31 15 0 23 27 29 30 7 11 13 14 39 43 45 46 16 3 5 10 12 19 21 26 28 35 37 42 44 1 2 4 8 17 18 20 24 6 9 22 "
-            "25 32 33 34 36 40 38 41"
+            "47 31 15 0 23 27 29 30 7 11 13 14 39 43 45 46 16 3 5 10 12 19 21 26 28 35 37 42 44 1 2 4 8 17 18 20 24 6 "
+            "9 22 25 32 33 34 36 40 38 41"
         ),
         _numbers(
-            "0 16 1 2 4 8 32 3 5 10 12 15 47 7 11 13 14 6 9 31 35 37 42 44 33 34 36 40 39 43 45 46 17 18 20 24 19 21 26 28 "
-            "23 27 29 30 22 25 38 41"
+            "0 16 1 2 4 8 32 3 5 10 12 15 47 7 11 13 14 6 9 31 35 37 42 44 33 34 36 40 39 43 45 46 17 18 20 24 19 21 "
+            "26 28 23 27 29 30 22 25 38 41"
         ),
     ],
     np.int64,
@@ -271,7 +272,7 @@ _RUN_BEFORE = """
 """
 
 
-def _lookup(codes: list[str], bits: int) -> NDArray[np.int16]:
+def _lookup(codes: Sequence[str], bits: int) -> NDArray[np.int16]:
     """By the next `bits` bits: symbol * 32 + length of its code, 0 where no code fits; int16 [2**bits]."""
     table = np.zeros(1 << bits, np.int16)
     for symbol, code in enumerate(codes):

@@ -46,7 +46,7 @@ def _write(residual_HW, y, x, value, shift):
 
 @inner
 def add_4(residual_HW, top, left, c, shift, plain):
-    """Write |residual| of a 4x4 block from its scaled coefficients (int64 [16], zeroed); plain: they are the residual."""
+    """Write |residual| of a 4x4 block from scaled coefficients (int64 [16], zeroed); plain: they are the residual."""
     if not plain:
         for step, stride in ((4, 1), (1, 4)):
             for i in range(4):
@@ -63,7 +63,7 @@ def add_4(residual_HW, top, left, c, shift, plain):
 
 @inner
 def add_8(residual_HW, top, left, c, shift, plain):
-    """Write |residual| of an 8x8 block from its scaled coefficients (int64 [64], zeroed); plain: they are the residual."""
+    """Write |residual| of an 8x8 block from scaled coefficients (int64 [64], zeroed); plain: they are the residual."""
     if not plain:
         for step, stride in ((8, 1), (1, 8)):
             for i in range(8):
