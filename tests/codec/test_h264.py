@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ov_model.codec.coded import coded_picture, coded_residual, is_readable, packet_inspector
 from ov_model.codec.h264 import headers, tables
 from ov_model.codec.h264.headers import Unreadable
-from ov_model.codec.h264.macroblocks import FLAGS, INTRA, PCM, QP, SKIPPED
+from ov_model.codec.h264.memory import FLAGS, INTRA, PCM, QP, SKIPPED
 from ov_model.codec.h264.picture import CodedPicture
 from ov_model.codec.kernels import CELL, LIST, MOTION_X, MOTION_Y, paint_cells
 from ov_model.codec.maps import SignalOptions, frame_vectors, picture_type

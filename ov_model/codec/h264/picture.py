@@ -29,7 +29,8 @@ from ov_model.codec.h264.headers import (
     split_extradata,
     split_units,
 )
-from ov_model.codec.h264.macroblocks import FLAGS, INTRA, Picture, SliceFacts, blank_picture, read_slice, workspace
+from ov_model.codec.h264.macroblocks import read_slice
+from ov_model.codec.h264.memory import FLAGS, INTRA, Picture, SliceFacts, blank_picture, workspace
 from ov_model.codec.h264.tables import initial_states
 
 
