@@ -34,13 +34,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP)  ## real clips -> training JSONL, through Dagster
+# numba does not see that a function compiled into another file's has changed: compile all anew when any source did.
+KERNELS := .venv/.kernels
+$(KERNELS): $(STAMP) $(wildcard ov_model/codec/*.py ov_model/codec/h264/*.py)
+	@find ov_model/codec -name '*.nb[ic]' -delete
+	@touch $@
+
+demo: $(KERNELS)  ## real clips -> training JSONL, through Dagster
 	$(BIN)/python -m ov_assets.demo
 
-test: $(STAMP)  ## all tests but browser, faults and services
+test: $(KERNELS)  ## all tests but browser, faults and services
 	$(BIN)/python -m pytest -n auto $(SLOW_TESTS:%=--ignore=tests/%)
 
-test-all: $(STAMP)  ## the rest: browser, faults, services
+test-all: $(KERNELS)  ## the rest: browser, faults, services
 	$(BIN)/python -m pytest -n auto $(wildcard $(SLOW_TESTS:%=tests/%))
 
 ui: $(STAMP)  ## Dagster's UI on 127.0.0.1, PORT=3000
@@ -56,7 +62,7 @@ format: $(STAMP)  ## format and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## speed and fidelity, printed as ratios
+bench: $(KERNELS)  ## speed and fidelity, printed as ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # Keeps the pins that stand; move one with: make constraints UPGRADE='--upgrade-package polars'

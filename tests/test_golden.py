@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ov_model.codec.choose import ChooseOptions, choose_patches
 from ov_model.codec.energy import (
     EnergyOptions,
     SquareMap,
@@ -22,6 +24,8 @@ from ov_model.codec.energy import (
     valid_mask,
 )
 from ov_model.codec.select import SelectOptions, select_patches
+from ov_model.codec.signals import SignalOptions, resolve
+from ov_model.codec.video import open_video
 from ov_model.geometry import Geometry
 from ov_model.lake.dataset import JSONL_VERSION
 from ov_model.lake.files import hash_arrays
@@ -31,10 +35,11 @@ from ov_model.lake.stages import MOSAICS_VERSION, VISIDX_VERSION
 from ov_model.mosaic.pack import fit_content, pack_mosaics, pad_to_square, sort_positions
 
 GOLDEN = {
-    ("visidx", 1): "93039543191acfe7b49ca51bbe223c9da4f7cd783a3c2806a893c0bf4313ac55",
+    ("visidx", 1): "9d83184758398b7873fac9698d241998b2a74732c07c976b7dec5ed22321fb7f",
     ("mosaics", 1): "abe5b7fdc51ecb60c6ab73c165bf395a5998d7385942b6db972c1a59402424b9",
     ("training_jsonl", 1): "e59d4b76b8baa9e26443e1371d1e8b3b196fa81f5cca05e9a6ec13a252e1a470",
 }
+CLIP = Path(__file__).parent / "data" / "golden.mp4"
 GEOMETRY = Geometry(sequence_length=6, num_images=2, square_size=64, patch_size=16)
 
 
@@ -54,6 +59,18 @@ def positions() -> np.ndarray:
         policies = SelectOptions(), SelectOptions("repeat"), SelectOptions("exclude", keep_first_full_frame=False)
         chosen += [select_patches(np.stack(scores), mask, GEOMETRY, select).pos_K3 for select in policies]
     return np.concatenate(chosen)
+
+
+def choices() -> np.ndarray:
+    """The choice from a small H.264 clip, by every signal that does not depend on an encoder."""
+    made = []
+    for signal, estimate in (("residual", False), ("residual", True), ("motion", False)):
+        with open_video(CLIP) as video:
+            for _, _, maps in resolve(signal, video, SignalOptions(), estimate=estimate).measure(video, range(10)):
+                made += [
+                    array.ravel().astype(np.int64) for array in (maps.motion_hw2, maps.residual_HW) if array is not None
+                ]
+    return np.concatenate([*made, choose_patches(CLIP, ChooseOptions(geometry=GEOMETRY)).pos_K3.ravel()])
 
 
 def mosaics() -> np.ndarray:
@@ -79,7 +96,7 @@ def row() -> str:
 @pytest.mark.parametrize(
     ("stage", "version", "found"),
     [
-        ("visidx", VISIDX_VERSION, hash_arrays(positions())),
+        ("visidx", VISIDX_VERSION, hash_arrays(positions(), choices())),
         ("mosaics", MOSAICS_VERSION, hash_arrays(mosaics())),
         ("training_jsonl", JSONL_VERSION, hashlib.sha256(row().encode()).hexdigest()),
     ],
