@@ -5,6 +5,7 @@ Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usa
 
 from __future__ import annotations
 
+import json as json_text
 import logging
 import os
 import sys
@@ -12,16 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.ledger import Report
+from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
+
+_SHOWN_FAILURES = 3
+_LOG_WIDTH = 160
 
 app = App(
     name="ov",
@@ -53,7 +57,7 @@ def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     report, summary = run(config)
     print_report(report)
     left_out = ", ".join(f"{count} {reason}" for reason, count in summary.left_out.items()) or "none"
-    Console().print(f"{summary.rows} rows in {summary.path} (left out: {left_out})")
+    console().print(f"{summary.rows} rows in {summary.path} (left out: {left_out})")
     return report.exit_code
 
 
@@ -71,6 +75,7 @@ def validate(
     square_size: int = Geometry.square_size,
     patch: int = Geometry.patch_size,
     any_quality: bool = False,
+    unique_rows: bool | None = None,
 ) -> int:
     """Check a training JSONL and every file it names against the published format.
 
@@ -96,14 +101,16 @@ def validate(
         Side of a patch, pixels.
     any_quality
         Accept mosaics of any JPEG quality.
+    unique_rows
+        Two equal rows are a problem [default: yes, except in a mixture].
     """
+    from ov_model.checks import JPEG_QUALITY
     from ov_model.validate import print_validation, validate_jsonl
 
     pairs = [tuple(pair.split("=", 1)) for pair in remap]
     if any(len(pair) != 2 for pair in pairs):
         raise UsageError(f"--remap {' '.join(remap)}: expected OLD=NEW")
     geometry = Geometry(T, num_images, square_size, patch) if T is not None else None
-    quality = {"jpeg_quality": None} if any_quality else {}
     found = validate_jsonl(
         jsonl,
         image_root=image_root,
@@ -111,27 +118,125 @@ def validate(
         geometry=geometry,
         first_full=first_full,
         visidx_root=visidx_root,
-        **quality,
+        unique_rows=unique_rows,
+        jpeg_quality=None if any_quality else JPEG_QUALITY,
     )
     print_validation(found)
     return found.exit_code
 
 
 @app.command
-def doctor(*, lake: Path | None = None) -> int:
+def doctor(*, lake: Path | None = None, json: bool = False) -> int:
     """Say what this installation can do, and prove each signal on small clips with known motion.
 
     Parameters
     ----------
     lake
         Folder that outputs will go to [default: the current folder].
+    json
+        Print JSON instead of a table.
     """
     from ov_model import doctor
 
     home = os.environ.get("DAGSTER_HOME")
     findings = [*doctor.diagnose(lake=lake, dagster_home=Path(home) if home else None), *doctor.proofs()]
-    doctor.print_findings(findings)
+    if json:
+        print_json(doctor.as_dicts(findings))
+    else:
+        doctor.print_findings(findings, console())
     return doctor.exit_code(findings)
+
+
+@app.command
+def status(lake: Path, /, *, json: bool = False) -> None:
+    """Say how far each dataset, stage and shard is.
+
+    Parameters
+    ----------
+    lake
+        A lake, one dataset of it, or the output folder of stage 1 or 2.
+    json
+        Print JSON instead of a table.
+    """
+    from ov_model import status
+
+    rows = status.status(lake)
+    if json:
+        print_json(status.as_dicts(rows))
+    else:
+        status.print_status(rows, console())
+
+
+@app.command
+def failures(
+    lake: Path,
+    /,
+    *,
+    reason: str | None = None,
+    dataset: str | None = None,
+    stage: str | None = None,
+    every_stage: bool = False,
+    limit: int = 100,
+    json: bool = False,
+) -> None:
+    """List the samples that failed, and why.
+
+    Parameters
+    ----------
+    lake
+        A lake, one dataset of it, or the output folder of stage 1 or 2.
+    reason
+        Only this reason code.
+    dataset
+        Only this dataset.
+    stage
+        Only this stage.
+    every_stage
+        Also the later stages that a failure reached [default: where it first happened].
+    limit
+        Rows shown in the table.
+    json
+        Print all of them as JSON instead.
+    """
+    from ov_model import status
+
+    frame = status.failures(lake, reason=reason, dataset=dataset, stage=stage, every_stage=every_stage)
+    if json:
+        print_json(frame.to_dicts())
+    else:
+        status.print_failures(frame, limit=limit, console=console())
+
+
+@app.command
+def show(
+    sample: str,
+    out: Path | None = None,
+    /,
+    *,
+    lake: Path | None = None,
+    media_root: Path | None = None,
+    mosaics: Path | None = None,
+) -> None:
+    """Draw a sample: its frames with the chosen patches outlined, its mosaics beside them.
+
+    Parameters
+    ----------
+    sample
+        A stage-1 file, or with --lake an id or a key `media|id|row`.
+    out
+        Picture to write [default: {sample}.png in the current folder].
+    lake
+        A lake, one dataset of it, or the output folder of stage 1.
+    media_root
+        Folder that the video's path starts from.
+    mosaics
+        Folder of the mosaics, when it is not found by itself.
+    """
+    from ov_model.lake.layout import safe_name
+    from ov_model.show import print_shown, show_sample
+
+    picture = out or Path(f"{safe_name(Path(sample).name)}.png")
+    print_shown(show_sample(sample, picture, lake=lake, media_root=media_root, mosaics=mosaics), picture)
 
 
 @app.command
@@ -176,8 +281,18 @@ def train(
 
     nodes = Nodes(default_processes() if nproc is None else nproc, nnodes, node_rank, master)
     export = launch(load_recipe(recipe, set), data, out, nodes, fresh=fresh)
-    Console().print(str(export), soft_wrap=True)
+    console().print(str(export), soft_wrap=True)
     return 0
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for a log where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+
+
+def print_json(value: object) -> None:
+    """Indented JSON on standard output."""
+    print(json_text.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def print_report(report: Report) -> None:
@@ -197,9 +312,17 @@ def print_report(report: Report) -> None:
     table.add_row("bytes", f"{report.bytes:,}")
     table.add_row("configuration", report.config_hash)
     table.add_row("ledger", str(report.ledger or "none"))
-    Console().print(table)
+    out = console()
+    out.print(table)
+    if report.failed and report.ledger is not None:
+        failed = read_ledger(report.ledger).filter(status=FAILED)
+        for sample_id, reason, detail in failed.head(_SHOWN_FAILURES).select("id", "reason", "detail").iter_rows():
+            out.print(f"failed {sample_id}, {reason}: {detail}", soft_wrap=True, markup=False, highlight=False)
+        if failed.height > _SHOWN_FAILURES:
+            more = failed.height - _SHOWN_FAILURES
+            out.print(f"and {more} more; all of them: {report.outputs[0]}", soft_wrap=True)
     for path in report.outputs:
-        Console().print(str(path), soft_wrap=True)
+        out.print(str(path), soft_wrap=True)
 
 
 def spell(argv: Sequence[str]) -> list[str]:
@@ -224,7 +347,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        sys.exit(app(arguments) or 0)
+        sys.exit(app(arguments, exit_on_error=False) or 0)
+    except CycloptsError:
+        sys.exit(2)
     except OvError as error:
         if debug:
             raise

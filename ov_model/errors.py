@@ -27,6 +27,10 @@ class DamagedVideo(OvError):
     """A frame that the index promised did not decode; the caller re-indexes by decoding (`Video.reindex`)."""
 
 
+class UnreadableSlices(OvError):
+    """A frame decodes, but its coefficients cannot be read here; the caller estimates the residual instead."""
+
+
 class SampleError(OvError):
     """One sample cannot be processed. `reason` is the code that its ledger row carries."""
 

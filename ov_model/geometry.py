@@ -1,4 +1,4 @@
-"""The numbers that tie frames, patches, mosaics and encoder together: one frozen value that travels in every meta file."""
+"""The numbers that tie frames, patches, mosaics and encoder together: one frozen value that travels in every meta."""
 
 from __future__ import annotations
 

@@ -57,11 +57,17 @@ class ShardStatus:
 
 
 @dataclass(frozen=True)
-class _LedgerFile:
+class LedgerFile:
+    """A ledger on disk. path: its Parquet file, perhaps not written yet; root: what its outputs are relative to."""
+
     dataset: str
     stage: str
     shard: str
     path: Path
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent.parent
 
     @property
     def order(self) -> tuple[str, int, str, int, int]:
@@ -77,7 +83,7 @@ def status(lake: Path) -> list[ShardStatus]:
     Raises:
         UsageError: no ledger there.
     """
-    return [_count(ledger) for ledger in _find_ledgers(lake)]
+    return [_count(ledger) for ledger in find_ledgers(lake)]
 
 
 def failures(
@@ -97,10 +103,10 @@ def failures(
         UsageError: no ledger there.
     """
     frames = []
-    for ledger in _find_ledgers(lake):
+    for ledger in find_ledgers(lake):
         if (dataset or ledger.dataset) != ledger.dataset or (stage or ledger.stage) != ledger.stage:
             continue
-        rows = _scan(ledger.path, (*_FAILURE_COLUMNS, "status")).filter(pl.col("status") == FAILED)
+        rows = scan_ledger(ledger.path, (*_FAILURE_COLUMNS, "status")).filter(pl.col("status") == FAILED)
         if reason is not None:
             rows = rows.filter(pl.col("reason") == reason)
         where = [pl.lit(getattr(ledger, name)).alias(name) for name in ("dataset", "stage", "shard")]
@@ -117,7 +123,12 @@ def as_dicts(rows: Sequence[ShardStatus]) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def _find_ledgers(lake: Path) -> list[_LedgerFile]:
+def find_ledgers(lake: Path) -> list[LedgerFile]:
+    """Every ledger below a lake or an output folder, in order.
+
+    Raises:
+        UsageError: there is none.
+    """
     folders = [lake / "ledger"] if (lake / "ledger").is_dir() else sorted(lake.glob("*/ledger"))
     found = sorted((ledger for folder in folders for ledger in _ledgers_in(folder)), key=lambda one: one.order)
     if not found:
@@ -128,19 +139,19 @@ def _find_ledgers(lake: Path) -> list[_LedgerFile]:
     return found
 
 
-def _ledgers_in(folder: Path) -> Iterator[_LedgerFile]:
+def _ledgers_in(folder: Path) -> Iterator[LedgerFile]:
     """A ledger for each Parquet file, and for each journal of a shard that has none yet."""
     names = {path.name.removesuffix(".parquet") for path in folder.glob("*.shard*.parquet")}
     names |= {path.name.removesuffix(_JOURNAL) for path in folder.glob(f"*.shard*{_JOURNAL}")}
     for name in names:
         stage, _, shard = name.rpartition(".")
-        yield _LedgerFile(folder.absolute().parent.name, stage, shard, folder / f"{name}.parquet")
+        yield LedgerFile(folder.absolute().parent.name, stage, shard, folder / f"{name}.parquet")
 
 
-def _count(ledger: _LedgerFile) -> ShardStatus:
+def _count(ledger: LedgerFile) -> ShardStatus:
     columns = ("status", "reason", "signal", "bytes", "finished_at")
     groups = (
-        _scan(ledger.path, columns)
+        scan_ledger(ledger.path, columns)
         .group_by("status", "reason", "signal")
         .agg(pl.len().alias("rows"), pl.col("bytes").sum(), pl.col("finished_at").max())
         .collect()
@@ -170,7 +181,7 @@ def _sums(groups: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(groups.group_by(column).agg(pl.col("rows").sum()).sort(column).iter_rows())
 
 
-def _scan(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
+def scan_ledger(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
     """Some columns of a ledger. The journal is read first: a row compacted meanwhile is seen in both, not in none."""
     journal = _read_journal(path, ("key", *columns))
     wanted = list(dict.fromkeys(("key", *columns)))
@@ -219,7 +230,7 @@ def print_status(rows: Sequence[ShardStatus], console: Console | None = None) ->
     table = Table("dataset", "stage", "shard", show_edge=False, pad_edge=False)
     for name in (*numbers, "size"):
         table.add_column(name, justify="right")
-    for name in ("why", "signal", "newest", "state"):
+    for name in ("of them", "signal", "newest (UTC)", "state"):
         table.add_column(name)
     stages: dict[tuple[str, str], list[ShardStatus]] = {}
     for row in rows:
@@ -239,7 +250,7 @@ def print_status(rows: Sequence[ShardStatus], console: Console | None = None) ->
 
 
 def _cells(rows: Sequence[ShardStatus]) -> tuple[str, ...]:
-    """rows, ok, failed, size, why, signal."""
+    """rows, ok, failed, size, of them, signal."""
     passed = sum(row.passed for row in rows)
     why = _merged(row.reasons for row in rows)
     for name in ("duplicates", "skipped"):
@@ -252,7 +263,7 @@ def _cells(rows: Sequence[ShardStatus]) -> tuple[str, ...]:
         f"{sum(row.rows for row in rows):,}",
         f"{sum(row.ok + row.passed for row in rows):,}",
         f"{sum(row.failed for row in rows):,}",
-        size_text(sum(row.bytes for row in rows)),
+        size_text(size) if (size := sum(row.bytes for row in rows)) else "",
         ", ".join(f"{count:,} {name}" for name, count in why.items()),
         ", ".join(f"{count:,} {name}" for name, count in signals.items()),
     )

@@ -149,10 +149,14 @@ def make_video(
     return path
 
 
-def make_audio(path: Path, seconds: float = 1.0) -> Path:
-    """A file with sound and no video."""
+def make_audio(path: Path, seconds: float = 1.0, *, cover: bool = False) -> Path:
+    """A file with sound and no video, but for an attached picture if asked for."""
     with av.open(str(path), "w") as container:
-        _write_sound(container, container.add_stream("aac", rate=16000, layout="mono"), seconds)
+        attached = _add_cover(container, 96, 64) if cover else None
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        if attached is not None:
+            container.mux(_cover_packet(attached, 96, 64))
+        _write_sound(container, sound, seconds)
     return path
 
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from ov_model import doctor
-from ov_model.codec.predict import PredictedResidual
+from ov_model.codec.coded import CodedResidual
 from ov_model.codec.signals import MotionSignal, SignalMaps
 from ov_model.doctor import Finding, as_dicts, diagnose, exit_code, print_findings, proofs
 from ov_model.proof import ENCODERS, SIGNALS, prove
@@ -70,8 +70,8 @@ def test_the_proof_of_reencode_is_on_a_codec_without_vectors(tmp_path: Path) -> 
     [
         (MotionSignal, swap_axes, ["motion"]),
         (MotionSignal, turn_over, ["motion"]),
-        (PredictedResidual, turn_over, ["residual", "residual"]),
-        (PredictedResidual, drop_residual, ["residual"]),
+        (CodedResidual, turn_over, ["residual", "residual"]),
+        (CodedResidual, drop_residual, ["residual"]),
     ],
 )
 def test_a_broken_signal_fails_its_proof(

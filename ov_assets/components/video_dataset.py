@@ -40,7 +40,7 @@ class VideoDataset(DatasetComponent):
     """
 
     signal: Literal["auto", "residual", "motion", "reencode"] | None = None
-    intra: Literal["contrast", "zero"] | None = None
+    intra: Literal["coded", "contrast", "zero"] | None = None
     normalize: Literal["frame", "clip"] | None = None
     padding_policy: Literal["exclude", "zero", "repeat"] | None = None
     keep_first_full_frame: bool | None = None

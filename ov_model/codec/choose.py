@@ -25,7 +25,7 @@ from ov_model.codec.energy import (
 from ov_model.codec.select import SelectOptions, sample_frames, select_patches
 from ov_model.codec.signals import SignalMaps, SignalOptions, resolve
 from ov_model.codec.video import Video, VideoInfo, open_video, rgb, rotate
-from ov_model.errors import DamagedVideo, DecodeError, UnsupportedCodec, UsageError
+from ov_model.errors import DamagedVideo, DecodeError, UnreadableSlices, UnsupportedCodec, UsageError
 from ov_model.geometry import Geometry
 from ov_model.mosaic.pack import fit_content
 
@@ -62,6 +62,7 @@ class Choice:
     """What was chosen of one video.
 
     pos_K3: int32 [K, 3]; the last `repeated` rows are copies. frame_ids_T: int32 [T] display indices.
+    signal_method: how its residual was got (coefficients, prediction error, ...).
     score_THW: float32 [T, G, G]. contents: frame index -> uint8 [Hn, Wn, 3], only when asked for.
     pictures: how many sampled frames are I, P, B. intra_share: share of the chosen t>0 patches that lie in I-frames.
     """
@@ -73,6 +74,7 @@ class Choice:
     square: SquareMap
     valid_HW: NDArray[np.bool_]
     signal: str
+    signal_method: str
     info: VideoInfo
     n_frames: int
     damaged: bool
@@ -101,13 +103,13 @@ def choose_patches(
         if on_open is not None:
             on_open(video.info)
         try:
-            return _choose(video, options, keep_frames)
+            return _measure(video, options, keep_frames)
         except DamagedVideo as damage:
             if options.damaged == "fail":
                 raise DecodeError(f"{path}: {damage}; --damaged keep takes the frames that decode") from damage
             video.reindex()
             try:
-                return _choose(video, options, keep_frames)
+                return _measure(video, options, keep_frames)
             except DamagedVideo as again:
                 raise DecodeError(f"{path}: {again}, also after decoding it whole") from again
 
@@ -147,13 +149,21 @@ def display_size(info: VideoInfo, apply_sar: bool) -> tuple[int, int]:
     return (width, height) if info.rotation in (90, 270) else (height, width)
 
 
-def _choose(video: Video, options: ChooseOptions, keep_frames: bool) -> Choice:
+def _measure(video: Video, options: ChooseOptions, keep_frames: bool) -> Choice:
+    """Choose with the residual read from the stream; where one frame's cannot be, with all of them estimated."""
+    try:
+        return _choose(video, options, keep_frames)
+    except UnreadableSlices:
+        return _choose(video, options, keep_frames, estimate=True)
+
+
+def _choose(video: Video, options: ChooseOptions, keep_frames: bool, *, estimate: bool = False) -> Choice:
     geometry, info = options.geometry, video.info
     n_frames = len(video.index.pts_N)
     frame_ids_T = sample_frames(n_frames, geometry.sequence_length, options.sample_start_offset)
     distinct, where_T = np.unique(frame_ids_T, return_inverse=True)
     square = SquareMap.fit(*display_size(info, options.apply_sar), geometry.square_size)
-    signal = resolve(options.signal, video, options.signals)
+    signal = resolve(options.signal, video, options.signals, estimate=estimate)
 
     shape = (info.width, info.height) if info.rotation in (90, 270) else (info.height, info.width)
     scorer = _Scorer(shape, square, options)
@@ -177,6 +187,7 @@ def _choose(video: Video, options: ChooseOptions, keep_frames: bool) -> Choice:
         square=square,
         valid_HW=valid_HW,
         signal=signal.name,
+        signal_method=signal.method,
         info=info,
         n_frames=n_frames,
         damaged=video.damaged,

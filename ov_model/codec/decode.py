@@ -15,6 +15,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -31,8 +32,16 @@ _SEEK_OVER_PACKETS = 512
 _SEEK_OVER_BYTES = 8 << 20
 
 
+# Given a stream's extradata, makes what is called with each of its packets.
+PacketInspector = Callable[[bytes | None], Callable[[Packet], object]]
+
+
 class FrameLost(Exception):
     """A frame did not come out of the decoder as the index promised; the message says which and how."""
+
+
+class OutOfOrder(FrameLost):
+    """Frames come in another order than their timestamps say; nothing need be damaged."""
 
 
 class _JumpFailed(Exception):
@@ -85,14 +94,24 @@ def configure(stream: VideoStream, options: dict[str, str]) -> VideoCodecContext
 class PacketSource:
     """The packets of one stream in order, checked against the table, with jumps ahead.
 
-    decoder: the stream's codec context; it changes when a jump fails, so take it anew after `skip_to`.
+    inspect: made anew with the stream's extradata, then called with every packet in order; what it returns travels
+    with the packet's frame as `frame.opaque`. decoder: the stream's codec context; it changes when a jump fails, so
+    take it anew after `skip_to`.
 
     Raises:
         DecodeError: a packet is not what it was when the file was indexed.
     """
 
-    def __init__(self, path: Path, stream: int, table: PacketTable, options: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stream: int,
+        table: PacketTable,
+        options: dict[str, str],
+        inspect: PacketInspector | None = None,
+    ) -> None:
         self._path, self._index, self._table, self._options = path, stream, table, options
+        self._inspect = inspect
         self._seekable = table.timed
         self._open()
 
@@ -100,6 +119,9 @@ class PacketSource:
         self._container = open_container(self._path)
         self._stream = cast(VideoStream, self._container.streams[self._index])
         self.decoder = configure(self._stream, self._options)
+        self._see = None if self._inspect is None else self._inspect(self.decoder.extradata)
+        if self._see is not None:
+            self.decoder.flags |= Flags.copy_opaque
         self.time_base = self._stream.time_base
         self.position = 0
         self._jumped = False
@@ -120,6 +142,8 @@ class PacketSource:
             if self._jumped:
                 raise FrameLost(f"packet {at} does not follow after a seek")
             raise DecodeError(f"{self._path}: packet {at} is not what it was when indexed; did the file change?")
+        if self._see is not None:
+            packet.opaque = self._see(packet)
         packet.pts = at
         self.position = at + 1
         return packet
@@ -194,8 +218,8 @@ def decode_runs(
     drop: leave out packets that are not wanted and that no other frame refers to.
 
     Raises:
-        FrameLost: a needed packet did not decode, a wanted or referenced frame is missing or flagged corrupt, or
-            frames come in another order than the index has them.
+        FrameLost: a needed packet did not decode, or a wanted or referenced frame is missing or flagged corrupt.
+        OutOfOrder: frames come in another order than the index has them.
     """
     display_M = _display_numbers(table, packet_N)
     for run in runs:
@@ -252,7 +276,7 @@ class _Taker:
             if i < self._cutoff:
                 continue
             if i <= self._newest:
-                raise FrameLost(f"frame {i} (packet {at}) is shown after frame {self._newest}")
+                raise OutOfOrder(f"frame {i} (packet {at}) is shown after frame {self._newest}")
             self._newest = i
             wanted = bool(self._left) and i >= self._left[-1]
             if frame.is_corrupt and (wanted or self._table.reference_M[at]):

@@ -141,7 +141,8 @@ def prediction_error(
                             best[:] = guess
                     if least == 0:
                         break
-            if least < 0 and contrast:
+            intra = cells_RC23[row, column, 0, 2] == 0 and cells_RC23[row, column, 1, 2] == 0
+            if intra and contrast:
                 _flat(best, luma_HW, top, left, bottom, right)
                 least = _error(luma_HW, top, left, bottom, right, best)
             if least > 0 and _largest_mean(luma_HW, top, left, bottom, right, best) > gate_RC[row, column]:

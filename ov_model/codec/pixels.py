@@ -42,7 +42,7 @@ def side_data(frame: VideoFrame, kind: str) -> Any | None:
     Not through `frame.side_data`: that ties frame and container into a cycle, and frames pile up until Python's
     collector runs (hundreds of MB at 720p).
     """
-    return SideDataContainer(frame).get(kind)
+    return cast(Any, SideDataContainer)(frame).get(kind)
 
 
 def rgb(frame: VideoFrame) -> NDArray[np.uint8]:

@@ -35,6 +35,8 @@ from av.video.stream import VideoStream
 from ov_model.codec.bitstream import packet_reader
 from ov_model.codec.decode import (
     FrameLost,
+    OutOfOrder,
+    PacketInspector,
     PacketSource,
     Run,
     configure,
@@ -124,6 +126,7 @@ class Video:
         self.path = path
         self.info = info
         self.damaged = False
+        self._lost_frame = False
         self._stream, self._table = stream, table
         # Until `_index_by_decoding` says otherwise, frames are found by the packet they come from.
         self._by_output = False
@@ -146,14 +149,20 @@ class Video:
         return len(self.index)
 
     def frames(
-        self, wanted: Sequence[int], *, motion_vectors: bool = False, quantizers: bool = False
+        self,
+        wanted: Sequence[int],
+        *,
+        motion_vectors: bool = False,
+        quantizers: bool = False,
+        inspect: PacketInspector | None = None,
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Decode exactly the wanted frames: (display number, frame) in display order.
 
         Args:
             wanted: display numbers, ascending and distinct, 0..len(index)-1.
-            motion_vectors: frames carry the codec's vectors in `side_data` where FFmpeg exports them.
+            motion_vectors: frames carry the codec's vectors (`pixels.side_data`) where FFmpeg exports them.
             quantizers: frames carry per-block quantizers (VIDEO_ENC_PARAMS) where FFmpeg exports them.
+            inspect: sees every packet read, in decode order; what it returns for a frame's packet is `frame.opaque`.
 
         Raises:
             DamagedVideo: a wanted frame fails, is missing or is flagged corrupt; call `reindex` and sample anew.
@@ -171,12 +180,13 @@ class Video:
             options["export_side_data"] = "+venc_params"
         if not ids:
             return iter(())
-        return self._frames_by_output(ids, options) if self._by_output else self._frames_by_packet(ids, options)
+        read = self._frames_by_output if self._by_output else self._frames_by_packet
+        return read(ids, options, inspect)
 
     def reindex(self) -> None:
         """Decode the whole file once: the index becomes what decoded. Memory does not grow with its length.
 
-        Frames that FFmpeg flags corrupt stay in the index: they are what players show.
+        Frames that FFmpeg flags corrupt or repairs stay in the index: they are what players show.
 
         Raises:
             DecodeError: no frame decodes.
@@ -184,10 +194,12 @@ class Video:
         self._index_by_decoding()
         self._by_output = True
 
-    def _frames_by_packet(self, ids: list[int], options: dict[str, str]) -> Iterator[tuple[int, VideoFrame]]:
+    def _frames_by_packet(
+        self, ids: list[int], options: dict[str, str], inspect: PacketInspector | None
+    ) -> Iterator[tuple[int, VideoFrame]]:
         done = 0
         try:
-            for i, frame in self._run(plan_runs(self._table, self._packet_N, ids), options, drop=True):
+            for i, frame in self._run(plan_runs(self._table, self._packet_N, ids), options, inspect, drop=True):
                 done += 1
                 yield i, frame
             return
@@ -198,17 +210,22 @@ class Video:
         # Plain decoding from the start has the last word on whether the file is damaged.
         try:
             last = int(self._packet_N[rest].max())
-            yield from self._run([Run(0, last, rest)], options, drop=False)
+            yield from self._run([Run(0, last, rest)], options, inspect, drop=False)
         except FrameLost as error:
+            self._lost_frame = not isinstance(error, OutOfOrder)
             raise DamagedVideo(f"{self.path}: {error}") from error
 
-    def _run(self, runs: list[Run], options: dict[str, str], *, drop: bool) -> Iterator[tuple[int, VideoFrame]]:
-        with self._source(options) as source:
+    def _run(
+        self, runs: list[Run], options: dict[str, str], inspect: PacketInspector | None, *, drop: bool
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        with self._source(options, inspect) as source:
             yield from decode_runs(source, self._table, self._packet_N, runs, drop=drop)
 
-    def _frames_by_output(self, ids: list[int], options: dict[str, str]) -> Iterator[tuple[int, VideoFrame]]:
+    def _frames_by_output(
+        self, ids: list[int], options: dict[str, str], inspect: PacketInspector | None
+    ) -> Iterator[tuple[int, VideoFrame]]:
         left = ids[::-1]
-        with self._source(options) as source:
+        with self._source(options, inspect) as source:
             decoded = decode_everything(source, self._table, lambda error: None)
             for i, (packet, frame) in enumerate(decoded):
                 if i == left[-1]:
@@ -232,14 +249,16 @@ class Video:
             raise DecodeError(f"{self.path}: none of {len(self._table)} packets decodes as {self.info.codec}{why}")
         self._packet_N = np.array(packets, np.int64)
         self.index = self._table.frame_index(self._packet_N)
-        whole = not troubles and (len(packets) == self.info.n_demuxed or not self._table.one_to_one)
+        whole = not (troubles or self._lost_frame) and (
+            len(packets) == self.info.n_demuxed or not self._table.one_to_one
+        )
         self.damaged = not whole
         self._by_output = not (whole and self._table.one_to_one and len(np.unique(packets)) == len(packets))
 
     @contextlib.contextmanager
-    def _source(self, options: dict[str, str]) -> Iterator[PacketSource]:
+    def _source(self, options: dict[str, str], inspect: PacketInspector | None = None) -> Iterator[PacketSource]:
         with _typed_errors(self.path):
-            source = PacketSource(self.path, self._stream, self._table, options)
+            source = PacketSource(self.path, self._stream, self._table, options, inspect)
             try:
                 yield source
             finally:

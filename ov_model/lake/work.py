@@ -155,6 +155,7 @@ def _visidx(job: Job, task: VisidxTask, chosen: list[Choice]) -> Result:
     facts = {
         "K": len(choice.pos_K3),
         "codec": choice.info.codec,
+        "signal_method": choice.signal_method,
         "width": choice.info.width,
         "height": choice.info.height,
         "n_demuxed": choice.info.n_demuxed,
@@ -206,6 +207,7 @@ def stage1_meta(sample: Sample, choice: Choice, task: VisidxTask) -> dict[str, A
             "valid_w_end": w_end,
         },
         "signal": choice.signal,
+        "signal_method": choice.signal_method,
         "signal_requested": options.signal,
         "geometry": asdict(geometry),
         "energy": asdict(options.energy),

@@ -29,10 +29,11 @@ from ov_model.geometry import Geometry
 
 
 def score(motion: np.ndarray, residual: np.ndarray, geometry: Geometry, options: EnergyOptions) -> np.ndarray:
-    square = SquareMap.fit(*residual.shape, geometry.square_size)
+    square = SquareMap.fit(residual.shape[0], residual.shape[1], geometry.square_size)
     magnitude = motion_magnitude(motion, options)
-    scales = motion_scale(magnitude, options), residual_scale(residual_histogram(residual), options)
-    return patch_scores(magnitude, residual, *scales, square, geometry, options, shape=residual.shape)
+    motion_at_1, residual_at_1 = motion_scale(magnitude, options), residual_scale(residual_histogram(residual), options)
+    shape = residual.shape[0], residual.shape[1]
+    return patch_scores(magnitude, residual, motion_at_1, residual_at_1, square, geometry, options, shape=shape)
 
 
 def plain_score(motion: np.ndarray, residual: np.ndarray, geometry: Geometry, options: EnergyOptions) -> np.ndarray:
@@ -115,7 +116,7 @@ def test_published_signals_give_the_published_choice(shared_data: Path) -> None:
     geometry, options = Geometry(), EnergyOptions()
     residuals = np.abs(signals["residual"].astype(np.int16) - 128).astype(np.uint8)
     scores = np.stack([score(m, r, geometry, options) for m, r in zip(signals["motion"], residuals, strict=True)])
-    mask = valid_mask(SquareMap.fit(*residuals.shape[1:], geometry.square_size), geometry)
+    mask = valid_mask(SquareMap.fit(residuals.shape[1], residuals.shape[2], geometry.square_size), geometry)
     ours = select_patches(scores, mask, geometry, SelectOptions()).pos_K3
     assert set(map(tuple, ours.tolist())) == set(map(tuple, published.tolist()))
     moved = (ours != published).any(axis=1)
