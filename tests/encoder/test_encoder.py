@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -33,10 +33,10 @@ def check_against_float64(
 ) -> None:
     assert pixel_values.ndim in (4, 5)
     with torch.no_grad():
-        found: Any = model(pixel_values, token_indices, patch_positions, output_hidden_states=True)
+        found = cast(Any, model(pixel_values, token_indices, patch_positions, output_hidden_states=True))
     assert len(found.hidden_states) == model.config.num_hidden_layers + 1
     for sample in range(len(pixel_values)):
-        video = pixel_values[sample] if pixel_values.ndim == 5 else pixel_values[sample][:, None]
+        video = pixel_values[sample] if pixel_values.ndim == 5 else pixel_values[sample].unsqueeze(1)
         own = None
         if patch_positions is not None:
             own = patch_positions[sample % len(patch_positions)].numpy()
