@@ -3,9 +3,9 @@
     python benchmarks/model.py    # small models on the CPU; on CUDA the large encoder and a 4B language model too
 
 On the CPU: one forward pass, one generation and one optimizer step of a tiny encoder and language model at the
-published geometry, 8 mosaics of 504 px, 10 368 visual tokens, and their peak memory. On CUDA, bfloat16, random weights: a
-forward pass of encoder-large at that length and one SFT step of encoder-large with a language model shaped as Qwen3-4B
-(activation checkpointing, AdamW), with each attention there is. Goals: encoder 50 % MFU, step 40 %.
+published geometry, 8 mosaics of 504 px, 10 368 visual tokens, and their peak memory. On CUDA, bfloat16, random weights:
+a forward pass of encoder-large at that length and one SFT step of encoder-large with a language model shaped as
+Qwen3-4B (activation checkpointing, AdamW), with each attention there is. Goals: encoder 50 % MFU, step 40 %.
 
 MFU counts the products of the model itself, without what checkpointing computes again, against the dense peak that
 the maker names for the device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def check_against_float64(
 ) -> None:
     assert pixel_values.ndim in (4, 5)
     with torch.no_grad():
-        found = cast(Any, model(pixel_values, token_indices, patch_positions, output_hidden_states=True))
+        found: Any = model(pixel_values, token_indices, patch_positions, output_hidden_states=True)
     assert len(found.hidden_states) == model.config.num_hidden_layers + 1
     for sample in range(len(pixel_values)):
         video = pixel_values[sample] if pixel_values.ndim == 5 else pixel_values[sample].unsqueeze(1)
@@ -50,10 +50,11 @@ def check_against_float64(
         assert relative(found.last_hidden_state[sample], last) <= TOLERANCE
         for state, expected in zip(found.hidden_states, states, strict=True):
             assert relative(state[sample], expected) <= TOLERANCE
+        head = found.pooler_output
         if pooled is None:
-            assert found.pooler_output is None
+            assert head is None
         else:
-            assert relative(found.pooler_output[sample], pooled) <= TOLERANCE
+            assert relative(head[sample], pooled) <= TOLERANCE
 
 
 def random_positions(*shape: int, limit: int = 64, seed: int = 3) -> torch.Tensor:
