@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ov_model.errors import UsageError, VisualMismatch
+from ov_model.geometry import Geometry
 from ov_model.vlm import build
-from ov_model.vlm.images import text_sample
+from ov_model.vlm.images import VisualSample, text_sample
 from ov_model.vlm.model import VisionLanguage, vlm_classes
 from ov_model.vlm.projector import make_projector
 from ov_model.vlm.prompt import IGNORE_INDEX
@@ -253,3 +254,16 @@ def test_one_optimizer_step_lowers_the_loss() -> None:
     before.backward()
     optimizer.step()
     assert model(**given).loss < before
+
+
+def test_a_whole_published_video_is_read_and_answered() -> None:
+    geometry = Geometry()
+    cells = torch.arange(geometry.num_patches)
+    positions = torch.stack([cells // 1296 * 9, cells // 36 % 36, cells % 36], dim=1)
+    size = geometry.encoder_size
+    video = VisualSample("video", "codec", tuple(noise(8, 3, size, size)), positions)
+    model, given = tiny_model(), batched([([9, *[IMAGE] * 8, 70, 71, 72], video)])
+    with torch.no_grad():
+        assert model(**given).loss.isfinite()
+    answer = model.generate(given["input_ids"], images=[video], max_new_tokens=2, do_sample=False, eos_token_id=None)
+    assert answer.shape == (1, 2)

@@ -107,6 +107,7 @@ def test_plain_frames_spread_over_the_time_steps() -> None:
 )
 def test_anyres_takes_the_pinpoint_that_keeps_most(size: tuple[int, int], pinpoint: tuple[int, int]) -> None:
     assert preprocess.best_pinpoint(*size, ANYRES_PINPOINTS) == pinpoint
+    assert preprocess.best_pinpoint(*size, ANYRES_PINPOINTS[::-1]) == pinpoint
     sample = preprocess.image_sample([Image.new("RGB", size)], PUBLISHED, "s1", "anyres")
     assert tuple(sample.pixels[0].shape) == (3, pinpoint[1], pinpoint[0])
     assert sample.tokens_per_image == [pinpoint[0] // 14 * (pinpoint[1] // 14)]
