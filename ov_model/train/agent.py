@@ -1,4 +1,4 @@
-"""torchrun that ends with whoever started it: `python -m ov_model.train.agent PARENT_PID TORCHRUN_ARGUMENTS…`.
+"""torchrun that ends with whoever started it: `python -m ov_model.train.agent PARENT_PID ERRORS TORCHRUN_ARGUMENTS…`.
 
 The processes that it starts are told to end with it (`--agent`), so that kill -9 of any of them leaves none alive.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
+from ov_model.lake.files import write_json
 from ov_model.train.processes import die_with_parent
+
+EXIT_CODES = "exit-codes"
 
 
 def main() -> None:
-    parent, *arguments = sys.argv[1:]
+    parent, errors, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -20,8 +24,8 @@ def main() -> None:
     try:
         run.main([*arguments, "--agent", str(os.getpid())])
     except ChildFailedError as error:
-        for rank, failure in sorted(error.failures.items()):
-            print(f"rank {rank} (process {failure.pid}) ended with exit code {failure.exitcode}", file=sys.stderr)
+        codes = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
+        write_json(Path(errors) / f"{EXIT_CODES}-{os.getpid()}.json", codes)
         sys.exit(1)
 
 

@@ -185,7 +185,8 @@ def _open_image(path: Path) -> Image.Image:
 def _read_image(path: Path) -> Image.Image:
     with _open_image(path) as image:
         try:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
         except (OSError, ValueError, SyntaxError) as error:
             raise BadImage(f"{path}: {error}") from error
 

@@ -21,6 +21,7 @@ from ov_model.errors import TrainingFailed, UsageError
 from ov_model.extras import require
 from ov_model.lake.files import write_bytes
 from ov_model.lake.lock import ShardLock
+from ov_model.train.agent import EXIT_CODES
 from ov_model.train.identity import identify
 from ov_model.train.index import JsonlRows
 from ov_model.train.recipe import Recipe, dump_recipe
@@ -28,6 +29,7 @@ from ov_model.train.recipe import Recipe, dump_recipe
 require("train", "torch", "transformers", "accelerate", "deepspeed", "tensorboard")
 
 PATIENCE = 20.0
+ERRORS = "errors"
 DEFAULTS = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Environment of the ranks, where ours does not say otherwise."""
 
@@ -109,13 +111,13 @@ def default_processes() -> int:
 
 def _command(recipe_file: Path, jsonl: Path, out: Path, nodes: Nodes) -> list[str]:
     return [
-        *(sys.executable, "-m", "ov_model.train.agent", str(os.getpid()), *nodes.arguments()),
+        *(sys.executable, "-m", "ov_model.train.agent", str(os.getpid()), str(out / ERRORS), *nodes.arguments()),
         *("-m", "ov_model.train.run", str(recipe_file), "--data", str(jsonl), "--out", str(out)),
     ]
 
 
 def _clear(out: Path, fresh: bool) -> None:
-    shutil.rmtree(out / "errors", ignore_errors=True)
+    shutil.rmtree(out / ERRORS, ignore_errors=True)
     if fresh:
         for name in ("run.json", "provenance.json", "recipe.yaml", "metrics.jsonl", "skipped.jsonl"):
             (out / name).unlink(missing_ok=True)
@@ -167,9 +169,18 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _explain(out: Path, code: int) -> str:
-    """The traceback of the rank that failed first; others fail because of it."""
-    errors = [json.loads(path.read_bytes()) for path in (out / "errors").glob("rank*.json")]
+    """Who failed first, with the traceback; others fail because of it."""
+    killed = {}
+    for path in (out / ERRORS).glob(f"{EXIT_CODES}-*.json"):
+        killed |= {rank: -code for rank, code in json.loads(path.read_bytes()).items() if code < 0}
+    killed = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
+    by_signal = ", ".join(f"rank {rank} was killed by signal {number}" for rank, number in sorted(killed.items()))
+    if by_signal:
+        return f"{out}: {by_signal} (9 is what the kernel sends when memory runs out); run the same again to go on"
+    errors = [json.loads(path.read_bytes()) for path in (out / ERRORS).glob("rank*.json")]
     if not errors:
-        return f"{out}: training ended with exit code {code} and no traceback: a process was killed from outside"
+        return (
+            f"{out}: training ended with exit code {code} and no traceback: it was killed; run the same again to go on"
+        )
     first = min(errors, key=lambda error: error["time"])
     return f"{out}: rank {first['rank']} failed: {first['error']}: {first['message']}\n{first['traceback'].rstrip()}"

@@ -31,13 +31,13 @@ from ov_model.train.data import JsonlDataset
 from ov_model.train.export import EXPORT, Provenance, finish_export
 from ov_model.train.identity import RUN, identify
 from ov_model.train.index import JsonlRows
+from ov_model.train.launch import ERRORS
 from ov_model.train.lengths import Lengths, measure_lengths
 from ov_model.train.metrics import METRICS, read_metrics
 from ov_model.train.processes import die_with_parent
 from ov_model.train.recipe import Recipe, load_recipe
 from ov_model.train.zero import deepspeed_config, prepare_cpu
 
-ERRORS = "errors"
 log = logging.getLogger(__name__)
 
 
