@@ -158,9 +158,11 @@ def _train(recipe: Recipe, jsonl: Path, out: Path, place: Place) -> Path:
 
 def _join(place: Place, zero: int) -> None:
     """Join the other processes, in the one order that DeepSpeed, accelerate and transformers agree on."""
+    cpu = place.device.type == "cpu"
+    if not cpu:
+        torch.cuda.set_device(place.device)
     if not place.launched:
         return
-    cpu = place.device.type == "cpu"
     if zero:
         if cpu:
             prepare_cpu()

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from ov_model.train.checkpoints import drop_old, last_checkpoint, mark_complete
 from ov_model.train.data import JsonlDataset, collate
 from ov_model.train.lengths import Lengths
-from ov_model.train.metrics import METRICS, MetricsFile
+from ov_model.train.metrics import METRICS, MetricsFile, read_metrics
 from ov_model.train.processes import die_with_parent
 from ov_model.train.recipe import Recipe
 from ov_model.train.sampler import RankBatches
@@ -56,7 +56,7 @@ def training_arguments(
             "activation_checkpointing": True,
             "activation_checkpointing_kwargs": {"use_reentrant": False},
         }
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=optim.batch_size,
         gradient_accumulation_steps=optim.accumulation,
@@ -81,6 +81,8 @@ def training_arguments(
         **state,
         **checkpointing,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 class VlmTrainer(Trainer):
@@ -238,9 +240,14 @@ class VlmTrainer(Trainer):
         return self.recipe.run.zero if self.is_deepspeed_enabled else 0
 
     def resume_point(self) -> str | None:
-        """Folder of the checkpoint to go on from."""
+        """Folder of the checkpoint to go on from; samples skipped before it stay counted."""
         found = last_checkpoint(self.out, world=self.world, zero=self.zero)
-        return None if found is None else str(found)
+        if found is None:
+            return None
+        step = int(found.name.rpartition("-")[2])
+        before = [values["skipped"] for values in read_metrics(self.out / METRICS) if values["step"] <= step]
+        self.skipped = before[-1] if before else 0
+        return str(found)
 
     @property
     def bare_model(self) -> Any:

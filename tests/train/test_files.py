@@ -102,6 +102,21 @@ def test_launching_twice_into_one_folder_is_refused(tmp_path: Path) -> None:
         launch(load_recipe("tiny"), jsonl, tmp_path / "run")
 
 
+def test_beginning_anew_keeps_only_what_is_cached(tmp_path: Path) -> None:
+    jsonl, run = write_jsonl(tmp_path / "a.jsonl", [text_row(0)]), tmp_path / "run"
+    checkpoint(run, 5)
+    write_json(run / "export" / "config.json", {})
+    MetricsFile(run / "metrics.jsonl").append({"step": 1})
+    identify(load_recipe("sft"), jsonl, "another", run, 1)
+    with pytest.raises(UsageError, match="holds another run"):
+        launch(load_recipe("tiny", ["run.zero=0"]), jsonl, run)
+    with pytest.raises(TrainingFailed, match="1 usable samples, but a step takes 4"):
+        launch(load_recipe("tiny", ["run.zero=0"]), jsonl, run, fresh=True)
+    left = {path.name for path in run.iterdir()}
+    assert not left & {"checkpoint-5", "export"}
+    assert "cache" in left
+
+
 def test_a_failed_rank_fails_the_run_with_its_traceback(tmp_path: Path) -> None:
     jsonl = write_jsonl(tmp_path / "a.jsonl", [text_row(0), {"id": "wrong", "conversations": "none"}])
     with pytest.raises(TrainingFailed, match=r"rank 0 failed: BadRecord: .*wrong(.|\n)*Traceback"):
