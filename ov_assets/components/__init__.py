@@ -2,6 +2,7 @@
 
 from ov_assets.components.image_dataset import ImageDataset
 from ov_assets.components.mixture import Mixture
+from ov_assets.components.training_run import TrainingRun
 from ov_assets.components.video_dataset import VideoDataset
 
-__all__ = ["ImageDataset", "Mixture", "VideoDataset"]
+__all__ = ["ImageDataset", "Mixture", "TrainingRun", "VideoDataset"]

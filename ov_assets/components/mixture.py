@@ -7,13 +7,13 @@ from typing import Literal
 import dagster as dg
 
 from ov_assets.checks import MIXTURE_CHECKS, check_mixture
-from ov_assets.components.dataset_component import DatasetComponent
+from ov_assets.components.lookup import find_lane
 from ov_assets.components.stages import TRAINING_ROW
 from ov_assets.environment import lake_root
 from ov_assets.guards import check_result, check_spec
 from ov_assets.metadata import mixture_metadata
 from ov_assets.versions import describe_change, last_data_version
-from ov_model.errors import OvError, UsageError
+from ov_model.errors import OvError
 from ov_model.lake.mixture import MixtureSource, MixtureSpec, mix
 
 
@@ -38,7 +38,8 @@ class Mixture(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         name = context.path.name
-        jsonls = {entry.dataset: _train_jsonl(context, name, entry.dataset) for entry in self.datasets}
+        lanes = {entry.dataset: find_lane(context, f"mixture {name}", entry.dataset) for entry in self.datasets}
+        jsonls = {dataset: lane.dataset.root / "train.jsonl" for dataset, lane in lanes.items()}
         return self.definitions(name, jsonls)
 
     def spec(self, name: str, jsonls: dict[str, Path]) -> MixtureSpec:
@@ -108,22 +109,3 @@ class Mixture(dg.Component, dg.Model, dg.Resolvable):
                 )
 
         return dg.Definitions(assets=[mixture])
-
-
-def _train_jsonl(context: dg.ComponentLoadContext, mixture: str, dataset: str) -> Path:
-    """Where a dataset of this project puts its merged JSONL.
-
-    Raises:
-        UsageError: no dataset of that name is defined.
-    """
-    folders = {path.parent.name: path.parent for path in context.defs_module_path.rglob("defs.yaml")}
-    folder = folders.get(dataset)
-    component = None if folder is None else context.load_component(folder)
-    for candidate in getattr(component, "components", [component]):
-        if folder is not None and isinstance(candidate, DatasetComponent):
-            return candidate.lane(folder.name, context.project_root).dataset.root / "train.jsonl"
-    there = ", ".join(sorted(folders)) or "none"
-    raise UsageError(
-        f"mixture {mixture} names dataset {dataset!r}, which is not defined; defined are: {there}. Add "
-        f"{context.defs_module_path.name}/{dataset}/defs.yaml, or correct {context.path.name}/defs.yaml"
-    )
