@@ -10,6 +10,7 @@ import logging
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -52,10 +53,9 @@ def training_arguments(
         state = {"deepspeed": deepspeed, "accelerator_config": {"use_configured_state": True}, "bf16": bf16}
     checkpointing: dict[str, Any] = {}
     if run.gradient_checkpointing:
-        checkpointing = {
-            "activation_checkpointing": True,
-            "activation_checkpointing_kwargs": {"use_reentrant": False},
-        }
+        known = {found.name for found in fields(TrainingArguments)}
+        name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+        checkpointing = {name: True, f"{name}_kwargs": {"use_reentrant": False}}
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=optim.batch_size,
