@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 PYTHON ?= python3
-EXTRAS ?= dagster,dev
+EXTRAS ?= dagster,train,dev
 PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
@@ -40,7 +40,7 @@ $(KERNELS): $(STAMP) $(wildcard ov_model/codec/*.py ov_model/codec/h264/*.py)
 	@find ov_model/codec -name '*.nb[ic]' -delete
 	@touch $@
 
-demo: $(KERNELS)  ## real clips -> training JSONL, through Dagster
+demo: $(KERNELS)  ## real clips -> training JSONL -> a tiny model that answers, through Dagster
 	$(BIN)/python -m ov_assets.demo
 
 test: $(KERNELS)  ## all tests but browser, faults and services

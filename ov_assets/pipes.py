@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,7 @@ def run_process(
     Raises:
         Abandoned: the run worker was killed.
     """
-    injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-    with dg.open_pipes_session(context, injector, reader, extras) as session:
+    with _session(context, extras) as session:
         process = subprocess.Popen(
             [part.format(pid=os.getpid()) for part in command],
             cwd=cwd,
@@ -72,6 +72,16 @@ def run_process(
     on_tick()
     messages = session.get_custom_messages()
     return Ended(process.returncode, dict(messages[-1]) if messages else {})
+
+
+@contextmanager
+def _session(context: dg.AssetExecutionContext, extras: dict[str, Any]) -> Iterator[dg.PipesSession]:
+    opening = dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader(), extras)
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            session = stack.enter_context(opening)
+        yield session
 
 
 def end_group(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:

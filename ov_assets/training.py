@@ -316,9 +316,10 @@ def check_export(stage: Stage) -> Finding:
     except UpstreamError as error:
         return Finding(False, str(error), {})
     wanted = ["config.json", "tokenizer_config.json", PROJECTOR_FILE, "recipe.yaml", "README.md"]
-    problems = [f"{name} is missing in {export}" for name in wanted if not (export / name).is_file()]
+    missing = [name for name in wanted if not (export / name).is_file()]
+    problems = [f"{name} is missing in {export}; remove that folder to have it made again" for name in missing]
     if stage.recipe.stage == "full" and not list(export.glob("*.safetensors")):
-        problems.append(f"no safetensors in {export}")
+        problems.append(f"no safetensors in {export}; remove that folder to have it made again")
     metrics = read_metrics(export.parent / METRICS)
     problems += [f"loss is {v['loss']} at step {v['step']}" for v in metrics if not math.isfinite(v["loss"])]
     summary = problems[0] if problems else f"whole, {len(metrics)} losses, all of them numbers"

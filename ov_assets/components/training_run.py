@@ -10,10 +10,10 @@ import dagster as dg
 
 from ov_assets.checks import MIXTURE_CHECKS
 from ov_assets.components.dataset_component import DatasetComponent
-from ov_assets.components.image_dataset import ImageDataset
 from ov_assets.components.lookup import components_of, find_lane, not_defined
 from ov_assets.components.mixture import Mixture
 from ov_assets.components.run_assets import CHECKPOINT, PROJECTOR, TOKEN_LENGTHS, RunAssets
+from ov_assets.components.stages import VIDEO_STAGES
 from ov_assets.environment import lake_root
 from ov_assets.training import Stage, Trainer, TrainingData
 from ov_model.errors import UsageError
@@ -88,24 +88,17 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
 
     def _data(self, context: dg.ComponentLoadContext, name: str) -> TrainingData:
         asker = f"run {name}"
-        for component in components_of(context, self.data):
-            if isinstance(component, Mixture):
-                sources, asset, checks = [e.dataset for e in component.datasets], "mixture", tuple(MIXTURE_CHECKS)
-                jsonl = lake_root() / self.data / "mixture.jsonl"
-                break
-            if isinstance(component, DatasetComponent):
-                sources, asset = [self.data], "train_jsonl"
-                lane = find_lane(context, asker, self.data)
-                checks = tuple(c.name for stage in lane.stages if stage.name == asset for c in stage.checks)
-                jsonl = lane.dataset.root / "train.jsonl"
-                break
-        else:
+        found = next((c for c in components_of(context, self.data) if isinstance(c, (Mixture, DatasetComponent))), None)
+        if found is None:
             raise not_defined(context, asker, "data", self.data)
-        with_videos = tuple(
-            find_lane(context, asker, source).dataset
-            for source in sources
-            if not any(isinstance(component, ImageDataset) for component in components_of(context, source))
-        )
+        if isinstance(found, Mixture):
+            datasets = {entry.dataset: find_lane(context, asker, entry.dataset) for entry in found.datasets}
+            asset, checks, jsonl = "mixture", tuple(MIXTURE_CHECKS), lake_root() / self.data / "mixture.jsonl"
+        else:
+            lane = find_lane(context, asker, self.data)
+            datasets, asset, jsonl = {self.data: lane}, "train_jsonl", lane.dataset.root / "train.jsonl"
+            checks = tuple(check.name for stage in lane.stages if stage.name == asset for check in stage.checks)
+        with_videos = tuple(lane.dataset for lane in datasets.values() if lane.stages == VIDEO_STAGES)
         return TrainingData(dg.AssetKey([self.data, asset]), jsonl, checks, with_videos)
 
 

@@ -1,12 +1,17 @@
-"""The whole lane on real clips, through Dagster, in one process: `python -m ov_assets.demo`, or `make demo`.
+"""The whole way from real clips to a model that answers, through Dagster: `python -m ov_assets.demo`, or `make demo`.
 
-It writes the demo's raw dataset, materializes every asset of `demo` and `demo_mixture`, checks the JSONLs and
-says where things are. A second run decodes no video. Exit code 0 when all is well, else 1.
+It writes the demo's raw dataset, materializes `demo` and `demo_mixture` from it, and once more in a small geometry as
+`demo_tiny`; trains the run `tiny` on that and lets its checkpoint answer a question about a clip's mosaics. A second
+run decodes no video and trains no step. `--data` ends before the training. Exit code 0 when all is well, else 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +30,8 @@ from ov_model.errors import OvError
 from ov_model.validate import print_validation, validate_jsonl
 
 DATASET, MIXTURE = "demo", "demo_mixture"
+TINY, RUN = "demo_tiny", "tiny"
+ASKED = "bunny-action"
 SHARDED = ("raw_videos", "visidx", "mosaics", "training_jsonl")
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
@@ -42,37 +49,56 @@ class Step:
     reported: dict[str, Any]
 
 
-def materialize_all(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[list[Step]]:
-    """Materialize records, then each shard, then the merged JSONL and the mixture; the steps of each run.
+def materialize_data(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[list[Step]]:
+    """Materialize both datasets shard by shard, then their merged JSONL and the mixture; the steps of each run.
 
     Raises:
         DemoError: a run failed.
     """
-    job = definitions.resolve_implicit_global_asset_job_def()
-    lane = [dg.AssetKey([DATASET, stage]) for stage in SHARDED]
-    partitions = definitions.resolve_asset_graph().get(lane[0]).partitions_def
-    assert partitions is not None
-    runs: list[tuple[list[dg.AssetKey], str | None]] = [([dg.AssetKey([DATASET, "records"])], None)]
-    runs += [(lane, shard) for shard in partitions.get_partition_keys()]
-    runs.append(([dg.AssetKey([DATASET, "train_jsonl"]), dg.AssetKey([MIXTURE, "mixture"])], None))
-    for keys, shard in runs:
-        result = job.execute_in_process(
-            run_config=_QUIET,
-            instance=instance,
-            asset_selection=keys,
-            partition_key=shard,
-            raise_on_error=False,
+    for dataset, last in ((DATASET, [[DATASET, "train_jsonl"], [MIXTURE, "mixture"]]), (TINY, [[TINY, "train_jsonl"]])):
+        lane = [dg.AssetKey([dataset, stage]) for stage in SHARDED]
+        partitions = definitions.resolve_asset_graph().get(lane[0]).partitions_def
+        assert partitions is not None
+        yield materialize(definitions, instance, [dg.AssetKey([dataset, "records"])])
+        for shard in partitions.get_partition_keys():
+            yield materialize(definitions, instance, lane, shard)
+        yield materialize(definitions, instance, [dg.AssetKey(path) for path in last])
+
+
+def materialize_run(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[list[Step]]:
+    """Materialize the training run, one asset after the other.
+
+    Raises:
+        DemoError: a run failed.
+    """
+    for name in ("token_lengths", "projector", "checkpoint"):
+        yield materialize(definitions, instance, [dg.AssetKey([RUN, name])])
+
+
+def materialize(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: Sequence[dg.AssetKey],
+    shard: str | None = None,
+) -> list[Step]:
+    """Materialize assets in this process.
+
+    Raises:
+        DemoError: the run failed.
+    """
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config=_QUIET, instance=instance, asset_selection=keys, partition_key=shard, raise_on_error=False
+    )
+    if not result.success:
+        raise DemoError(_why(result, shard))
+    return [
+        Step(
+            asset=event.asset_key.to_user_string() if event.asset_key else "",
+            shard=shard or "",
+            reported={k: v.value for k, v in event.materialization.metadata.items()},
         )
-        if not result.success:
-            raise DemoError(_why(result, shard))
-        yield [
-            Step(
-                asset=event.asset_key.to_user_string() if event.asset_key else "",
-                shard=shard or "",
-                reported={k: v.value for k, v in event.materialization.metadata.items()},
-            )
-            for event in result.get_asset_materialization_events()
-        ]
+        for event in result.get_asset_materialization_events()
+    ]
 
 
 def summary(steps: Sequence[Step]) -> Table:
@@ -88,7 +114,7 @@ def summary(steps: Sequence[Step]) -> Table:
         signals = told.get("signals", {}) if step.asset.endswith("visidx") else {}
         table.add_row(
             step.asset,
-            step.shard,
+            step.shard.removeprefix("shard"),
             str(told["rows"]),
             str(told.get("failed", "")),
             str(told["computed"]) if step.asset.endswith(("raw_videos", "visidx", "mosaics")) else "",
@@ -101,41 +127,85 @@ def summary(steps: Sequence[Step]) -> Table:
 
 def decoded(steps: Sequence[Step]) -> int:
     """Videos that were decoded: `visidx` and `mosaics`, materialized together, share one decode per video."""
-    by_shard: dict[str, int] = {}
+    by_shard: dict[tuple[str, str], int] = {}
     for step in steps:
-        if step.asset in (f"{DATASET}/visidx", f"{DATASET}/mosaics"):
-            by_shard[step.shard] = max(by_shard.get(step.shard, 0), step.reported["computed"])
+        dataset, _, stage = step.asset.partition("/")
+        if stage in ("visidx", "mosaics"):
+            place = dataset, step.shard
+            by_shard[place] = max(by_shard.get(place, 0), step.reported["computed"])
     return sum(by_shard.values())
 
 
-def main() -> int:
+def answer(export: Path, jsonl: Path) -> str:
+    """What the checkpoint answers about a clip's mosaics, the true answer beside it; in a process of its own.
+
+    Raises:
+        DemoError: the model cannot be loaded or does not answer.
+    """
+    with jsonl.open("rb") as file:
+        row = next(number for number, line in enumerate(file) if json.loads(line)["id"] == ASKED)
+    command = [sys.executable, "-m", "ov_model.train.answer", str(export), str(jsonl), "--row", str(row)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise DemoError(f"{export} does not answer:\n{done.stderr}")
+    return done.stdout.strip()
+
+
+def main(arguments: Sequence[str] = ()) -> int:
     """Run the demo; see the module's description."""
+    parser = argparse.ArgumentParser(description="Real clips -> training JSONL -> a tiny model that answers.")
+    parser.add_argument("--data", action="store_true", help="end before the training")
+    options = parser.parse_args(arguments)
     started = time.perf_counter()
     console = Console()
     if not os.environ.get("DAGSTER_HOME"):
         os.environ["DAGSTER_HOME"] = str(default_dagster_home())
-    steps: list[Step] = []
     try:
         raw = write_raw_dataset(lake_root() / "raw" / DATASET)
         with dg.DagsterInstance.get() as instance:
-            for made in materialize_all(defs(), instance):
-                steps += made
-                where = made[0].asset + (f" … {made[-1].asset} {made[0].shard}" if made[0].shard else "")
-                console.print(f"materialized {where}", highlight=False)
+            definitions = defs()
+            well = _make_data(console, definitions, instance, raw)
+            if not options.data:
+                _make_model(console, definitions, instance)
     except (DemoError, OvError) as error:
         console.print(str(error), style="bold red", markup=False, highlight=False)
         return 1
+    console.print(f"{time.perf_counter() - started:.1f} s. See it: make ui")
+    return 0 if well else 1
+
+
+def _make_data(console: Console, definitions: dg.Definitions, instance: dg.DagsterInstance, raw: Path) -> bool:
+    """Materialize and show the data; whether the JSONLs are valid."""
+    steps: list[Step] = []
+    for made in materialize_data(definitions, instance):
+        steps += made
+        where = made[0].asset + (f" … {made[-1].asset} {made[0].shard}" if made[0].shard else "")
+        console.print(f"materialized {where}", highlight=False)
     console.print(summary(steps))
-    made = [Path(step.reported["dagster/uri"]) for step in steps if step.asset.endswith(("train_jsonl", "mixture"))]
-    for name, path in (("raw dataset", raw), ("lake", lake_root() / DATASET), *((p.stem, p) for p in made)):
-        console.print(f"{name:12}{path}", highlight=False, soft_wrap=True)
+    outputs = [step for step in steps if step.asset.endswith(("train_jsonl", "mixture"))]
+    made = [(step.asset, Path(step.reported["dagster/uri"])) for step in outputs]
+    for name, path in (("raw dataset", raw), ("lake", lake_root()), *made):
+        console.print(f"{name:22}{path}", highlight=False, soft_wrap=True)
     valid = True
-    for path in made:
+    for _, path in made:
         validation = validate_jsonl(path)
         print_validation(validation, console)
         valid = valid and validation.ok
-    console.print(f"{decoded(steps)} videos decoded, {time.perf_counter() - started:.1f} s. See it: make ui")
-    return 0 if valid else 1
+    console.print(f"{decoded(steps)} videos decoded")
+    return valid
+
+
+def _make_model(console: Console, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """Train the run and ask its checkpoint."""
+    steps: list[Step] = []
+    for made in materialize_run(definitions, instance):
+        steps += made
+        told = made[-1].reported
+        loss = f", loss {told['loss']:.4f}" if "loss" in told else ""
+        console.print(f"{made[-1].asset}: {told['work']}{loss}, {told['seconds']:.1f} s", highlight=False)
+    export = Path(steps[-1].reported["dagster/uri"])
+    console.print(f"{'checkpoint':22}{export}", highlight=False, soft_wrap=True)
+    console.print(answer(export, lake_root() / TINY / "train.jsonl"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _why(result: dg.ExecuteInProcessResult, shard: str | None) -> str:

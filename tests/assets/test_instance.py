@@ -58,12 +58,12 @@ def materialized(stage: str) -> set[str]:
 
 @pytest.mark.usefixtures("home")
 def test_the_demo_makes_a_training_set_and_the_second_run_decodes_nothing():
-    first = run(["-m", "ov_assets.demo"])
-    assert "4 videos decoded" in first
-    assert first.count("all well") == 2
+    first = run(["-m", "ov_assets.demo", "--data"])
+    assert "8 videos decoded" in first
+    assert first.count("all well") == 3
     assert (lake_root() / "demo" / "train.jsonl").is_file()
     files = {path: path.read_bytes() for path in lake_root().rglob("*.jsonl")}
-    second = run(["-m", "ov_assets.demo"])
+    second = run(["-m", "ov_assets.demo", "--data"])
     assert "0 videos decoded" in second
     assert files == {path: path.read_bytes() for path in lake_root().rglob("*.jsonl")}
     for stage in SHARDED:
