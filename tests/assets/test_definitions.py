@@ -16,6 +16,7 @@ from ov_assets.components import Mixture, VideoDataset
 from ov_assets.definitions import defs
 from ov_assets.environment import PROJECT, NoDagsterHomeWarning, lake_root
 
+STAGES = ("records", "raw_videos", "visidx", "mosaics", "training_jsonl", "train_jsonl")
 RUN = ("token_lengths", "projector", "checkpoint")
 pytestmark = pytest.mark.filterwarnings("ignore::ov_assets.environment.NoDagsterHomeWarning")
 
