@@ -120,7 +120,7 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
         return training_row(record, paths, config.num_images, render, positions=positions)
 
     summary = write_training_jsonl(config.jsonl_path(), _records(config), ledger, make_row)
-    failures = config.fail_txt or config.out_jsonl.with_name(f"{config.out_jsonl.name}.fail.txt")
+    failures = config.fail_txt or summary.path.with_name(f"{summary.path.name}.fail.txt")
     write_failures(failures, ledger.filter(pl.col("status") == FAILED))
     return replace(report, outputs=[summary.path, failures]), summary
 

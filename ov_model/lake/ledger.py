@@ -255,9 +255,9 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 all usable, 3 some failed, 1 nothing usable."""
-        if not self.failed:
-            return 0
-        return 3 if self.ok + self.passed else 1
+        if self.rows and not self.ok + self.passed:
+            return 1
+        return 3 if self.failed else 0
 
 
 def summarize(
