@@ -135,6 +135,8 @@ def run(config: Stage1Config) -> Report | list[Path]:
     if config.shard_dataset_out_dir is not None:
         return split_dataset(config.dataset_path, config.shard_dataset_out_dir, config.num_shards)
     shard = config.shard
+    if config.padding_policy == "exclude":
+        log.warning("padding_policy exclude does not fill whole mosaics of a padded video: stage 2 will not pack those")
     stage = VisidxStage(config.out_root, config.out_root, config.choose_options())
     policy = config.media_policy(config.dataset_path)
     records = shard_records(config.dataset_path, shard)

@@ -17,7 +17,7 @@ import polars as pl
 
 from ov_model.errors import BadRecord, MissingVisidx, SampleError, UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_json
+from ov_model.lake.files import hash_json, read_array
 from ov_model.lake.jsonl import JsonlSummary, training_row, write_training_jsonl
 from ov_model.lake.layout import POSITIONS, media_stem, mosaic_name, safe_name, sharded, short_sha1
 from ov_model.lake.ledger import (
@@ -117,6 +117,9 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
 
     def make_row(record: Record, outputs: list[str]) -> dict[str, Any]:
         paths = [str(config.out_image_root / output) for output in outputs]
+        if record.kind == "image" and config.media_root is not None:
+            media_root = config.media_root
+            return training_row(record, paths, config.num_images, lambda image: render(str(media_root / image)))
         return training_row(record, paths, config.num_images, render, positions=positions)
 
     summary = write_training_jsonl(config.jsonl_path(), _records(config), ledger, make_row)
@@ -199,4 +202,8 @@ def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2
     positions = [POSITIONS] if (config.out_image_root / folder / POSITIONS).is_file() else []
     if config.include_positions and not positions:
         raise BadRecord(f"{record.id}: {folder} has no {POSITIONS}; make it again, or leave --include_positions out")
+    surplus = config.out_image_root / folder / mosaic_name(record.media, config.num_images)
+    rows = len(read_array(config.out_image_root / folder / POSITIONS)) if positions else config.geometry().num_patches
+    if surplus.exists() or rows != config.geometry().num_patches:
+        raise BadRecord(f"{record.id}: {folder} does not hold {config.num_images} mosaics; use the --num_images it has")
     return [f"{folder}/{name}" for name in names + positions]
