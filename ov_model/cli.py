@@ -320,7 +320,8 @@ def print_report(report: Report) -> None:
             out.print(f"failed {sample_id}, {reason}: {detail}", soft_wrap=True, markup=False, highlight=False)
         if failed.height > _SHOWN_FAILURES:
             more = failed.height - _SHOWN_FAILURES
-            out.print(f"and {more} more; all of them: {report.outputs[0]}", soft_wrap=True)
+            listed = next((path for path in report.outputs if path.suffix == ".txt"), report.ledger)
+            out.print(f"and {more} more; all of them: {listed}", soft_wrap=True)
     for path in report.outputs:
         out.print(str(path), soft_wrap=True)
 
@@ -355,6 +356,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"ov: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"ov: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ov: interrupted; run the same command again to go on from here", file=sys.stderr)
         sys.exit(130)

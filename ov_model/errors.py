@@ -81,6 +81,10 @@ class MissingVisidx(SampleError):
     reason = "missing_visidx"
 
 
+class StaleVisidx(SampleError):
+    reason = "stale_visidx"
+
+
 class NotPackable(SampleError):
     reason = "not_packable"
 

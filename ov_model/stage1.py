@@ -25,17 +25,16 @@ from ov_model.geometry import Geometry
 from ov_model.lake.files import atomic_write
 from ov_model.lake.layout import Shard, shard_of
 from ov_model.lake.ledger import FAILED, Report, read_ledger
-from ov_model.lake.media import MediaPolicy
 from ov_model.lake.records import ROW_FIELD, Record, read_records
 from ov_model.lake.run import run_shard
 from ov_model.lake.stages import VISIDX, VisidxStage
-from ov_model.lake.workers import RunOptions
+from ov_model.shard_config import ShardConfig
 
 log = logging.getLogger("ov")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage1Config:
+class Stage1Config(ShardConfig):
     """Options of stage 1; names and meanings are the reference's, then ours."""
 
     dataset_path: Path
@@ -76,12 +75,6 @@ class Stage1Config:
     """Score the gradient of the residual instead of its size."""
     num_workers: int = 8
     """Worker processes."""
-    max_samples: int = 0
-    """Only the first so many records (0: all)."""
-    num_shards: int = 1
-    """Number of parts the dataset is split into, by hash of the sample."""
-    shard_id: int = 0
-    """Which part to do."""
     shard_dataset_out_dir: Path | None = None
     """Only write the dataset's parts as {stem}.shard00of08.jsonl there, then stop."""
     check_codec: bool = False
@@ -94,8 +87,6 @@ class Stage1Config:
     """Unsupported codecs, likewise [default: OUT_ROOT/stage1_unsupported.shard00of01.txt]."""
     log_every: int = 1000
     """Samples between log lines."""
-    maxtasks_per_child: int = 2000
-    """Samples after which a worker process is replaced."""
     signal: Literal["auto", "residual", "motion", "reencode"] = "auto"
     """What scores a patch; auto decides per file and says which it took."""
     normalize: Literal["frame", "clip"] = "frame"
@@ -106,18 +97,6 @@ class Stage1Config:
     """Stretch to the display aspect ratio (the reference ignores it)."""
     damaged: Literal["keep", "fail"] = "keep"
     """A damaged video: take the frames that decode, or fail it."""
-    media_root: Path | None = None
-    """Folder that relative media paths start from; nothing outside it is read."""
-    allowed_roots: tuple[Path, ...] = ()
-    """Folders that media may lie in."""
-    retry_failed: bool = False
-    """Take only the samples that failed before."""
-    overwrite: bool = False
-    """Do every sample again."""
-    timeout: float | None = None
-    """Seconds a sample may take [default: 60 + 4 x its estimated decode time]."""
-    memory_gb: float = 4.0
-    """Memory a worker may take, GiB."""
 
     def choose_options(self) -> ChooseOptions:
         """The options that decide bytes."""
@@ -143,19 +122,6 @@ class Stage1Config:
             allowed_codecs=tuple(self.allowed_codecs.split(",")) if self.check_codec else (),
         )
 
-    def run_options(self) -> RunOptions:
-        """The options that decide how the work is done."""
-        return RunOptions(
-            num_workers=self.num_workers,
-            timeout=self.timeout,
-            memory_gb=self.memory_gb,
-            maxtasks_per_child=self.maxtasks_per_child,
-            retry_failed=self.retry_failed,
-            overwrite=self.overwrite,
-            max_samples=self.max_samples,
-            log_every=self.log_every,
-        )
-
 
 def run(config: Stage1Config) -> Report | list[Path]:
     """Choose the patches of a shard's videos; with `shard_dataset_out_dir`, only split the dataset.
@@ -168,9 +134,11 @@ def run(config: Stage1Config) -> Report | list[Path]:
     """
     if config.shard_dataset_out_dir is not None:
         return split_dataset(config.dataset_path, config.shard_dataset_out_dir, config.num_shards)
-    shard = Shard(config.shard_id, config.num_shards)
+    shard = config.shard
+    if config.padding_policy == "exclude":
+        log.warning("padding_policy exclude does not fill whole mosaics of a padded video: stage 2 will not pack those")
     stage = VisidxStage(config.out_root, config.out_root, config.choose_options())
-    policy = MediaPolicy(config.dataset_path, config.media_root, config.allowed_roots)
+    policy = config.media_policy(config.dataset_path)
     records = shard_records(config.dataset_path, shard)
     report = run_shard(records, [stage], shard, policy, config.run_options(), title="stage1")[VISIDX]
     failures = read_ledger(stage_ledger(report)).filter(pl.col("status") == FAILED)

@@ -17,9 +17,9 @@ import polars as pl
 
 from ov_model.errors import BadRecord, MissingVisidx, SampleError, UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_json
+from ov_model.lake.files import hash_json, read_array
 from ov_model.lake.jsonl import JsonlSummary, training_row, write_training_jsonl
-from ov_model.lake.layout import POSITIONS, Shard, media_stem, mosaic_name, safe_name, sharded, short_sha1
+from ov_model.lake.layout import POSITIONS, media_stem, mosaic_name, safe_name, sharded, short_sha1
 from ov_model.lake.ledger import (
     DUPLICATE,
     FAILED,
@@ -32,18 +32,17 @@ from ov_model.lake.ledger import (
     summarize,
     to_frame,
 )
-from ov_model.lake.media import MediaPolicy
 from ov_model.lake.records import Record
 from ov_model.lake.run import run_shard
 from ov_model.lake.stages import MOSAICS, MosaicsStage
 from ov_model.lake.visidx import VisidxIndex
-from ov_model.lake.workers import RunOptions
 from ov_model.mosaic.write import PackOptions
+from ov_model.shard_config import ShardConfig
 from ov_model.stage1 import shard_records, stage_ledger, write_failures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage2Config:
+class Stage2Config(ShardConfig):
     """Options of stage 2; names and meanings are the reference's, then ours."""
 
     input_dataset: Path
@@ -80,34 +79,14 @@ class Stage2Config:
     """Skip records without mosaics (rewrite; counted) instead of failing them."""
     force_shard_out: bool = False
     """Name the output {out_jsonl}.shard00of01.jsonl also when there is one shard."""
-    num_shards: int = 1
-    """Number of parts the dataset is split into, by hash of the sample."""
-    shard_id: int = 0
-    """Which part to do."""
     num_workers: int = 1
     """Worker processes."""
-    max_samples: int = 0
-    """Only the first so many records (0: all)."""
     log_every: int = 200
     """Samples between log lines."""
-    maxtasks_per_child: int = 2000
-    """Samples after which a worker process is replaced."""
     fail_txt: Path | None = None
     """Failures as tab-separated id, path, reason [default: {out_jsonl}.fail.txt]."""
     absolute_paths: bool = False
     """Write absolute paths into the JSONL."""
-    media_root: Path | None = None
-    """Folder that relative media paths start from; nothing outside it is read."""
-    allowed_roots: tuple[Path, ...] = ()
-    """Folders that media may lie in."""
-    retry_failed: bool = False
-    """Take only the samples that failed before."""
-    overwrite: bool = False
-    """Do every sample again."""
-    timeout: float | None = None
-    """Seconds a sample may take [default: 60 + 4 x its estimated decode time]."""
-    memory_gb: float = 4.0
-    """Memory a worker may take, GiB."""
 
     def geometry(self) -> Geometry:
         """The numbers that stage 1 must have used too."""
@@ -117,23 +96,9 @@ class Stage2Config:
         """The options that decide bytes."""
         return PackOptions(self.geometry(), self.layout, self.first_full, self.write_positions, self.export_patches)
 
-    def run_options(self) -> RunOptions:
-        """The options that decide how the work is done."""
-        return RunOptions(
-            num_workers=self.num_workers,
-            timeout=self.timeout,
-            memory_gb=self.memory_gb,
-            maxtasks_per_child=self.maxtasks_per_child,
-            retry_failed=self.retry_failed,
-            overwrite=self.overwrite,
-            max_samples=self.max_samples,
-            log_every=self.log_every,
-        )
-
     def jsonl_path(self) -> Path:
         """Where the rows go, with the shard in the name where there are several."""
-        shard = Shard(self.shard_id, self.num_shards)
-        return sharded(self.out_jsonl, shard) if self.num_shards > 1 or self.force_shard_out else self.out_jsonl
+        return sharded(self.out_jsonl, self.shard) if self.num_shards > 1 or self.force_shard_out else self.out_jsonl
 
     def render_path(self) -> Callable[[str], str]:
         """How a path is written into the JSONL."""
@@ -152,16 +117,19 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
 
     def make_row(record: Record, outputs: list[str]) -> dict[str, Any]:
         paths = [str(config.out_image_root / output) for output in outputs]
+        if record.kind == "image" and config.media_root is not None:
+            media_root = config.media_root
+            return training_row(record, paths, config.num_images, lambda image: render(str(media_root / image)))
         return training_row(record, paths, config.num_images, render, positions=positions)
 
     summary = write_training_jsonl(config.jsonl_path(), _records(config), ledger, make_row)
-    failures = config.fail_txt or config.out_jsonl.with_name(f"{config.out_jsonl.name}.fail.txt")
+    failures = config.fail_txt or summary.path.with_name(f"{summary.path.name}.fail.txt")
     write_failures(failures, ledger.filter(pl.col("status") == FAILED))
     return replace(report, outputs=[summary.path, failures]), summary
 
 
 def _records(config: Stage2Config) -> list[Record]:
-    records = list(shard_records(config.input_dataset, Shard(config.shard_id, config.num_shards)))
+    records = list(shard_records(config.input_dataset, config.shard))
     return records[: config.max_samples] if config.max_samples else records
 
 
@@ -176,12 +144,11 @@ def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
         index.find,
         skip_missing=config.skip_missing,
     )
-    shard = Shard(config.shard_id, config.num_shards)
-    policy = MediaPolicy(config.input_dataset, config.media_root, config.allowed_roots)
+    policy = config.media_policy(config.input_dataset)
     hints = sorted((config.visidx_root / "ledger").glob("visidx.shard*.parquet"))
-    report = run_shard(_records(config), [stage], shard, policy, config.run_options(), hints=hints, title="stage2")[
-        MOSAICS
-    ]
+    report = run_shard(
+        _records(config), [stage], config.shard, policy, config.run_options(), hints=hints, title="stage2"
+    )[MOSAICS]
     return report, read_ledger(stage_ledger(report))
 
 
@@ -235,4 +202,8 @@ def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2
     positions = [POSITIONS] if (config.out_image_root / folder / POSITIONS).is_file() else []
     if config.include_positions and not positions:
         raise BadRecord(f"{record.id}: {folder} has no {POSITIONS}; make it again, or leave --include_positions out")
+    surplus = config.out_image_root / folder / mosaic_name(record.media, config.num_images)
+    rows = len(read_array(config.out_image_root / folder / POSITIONS)) if positions else config.geometry().num_patches
+    if surplus.exists() or rows != config.geometry().num_patches:
+        raise BadRecord(f"{record.id}: {folder} does not hold {config.num_images} mosaics; use the --num_images it has")
     return [f"{folder}/{name}" for name in names + positions]

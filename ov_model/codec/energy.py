@@ -6,6 +6,7 @@ Arithmetic: the published one (float32, order of operations kept), with one pass
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numba
@@ -51,6 +52,9 @@ class EnergyOptions:
         for name in ("mv_pct", "res_pct"):
             if not 0 <= getattr(self, name) <= 100:
                 raise UsageError(f"{name} is {getattr(self, name)}; a percentile lies between 0 and 100")
+        for name in ("mv_unit_div", "w_mv", "w_res"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be a finite number")
         if self.mv_unit_div <= 0:
             raise UsageError(f"mv_unit_div is {self.mv_unit_div}; it must be positive")
         if self.w_mv < 0 or self.w_res < 0 or self.w_mv + self.w_res == 0:

@@ -43,6 +43,7 @@ def build_index(dataset_path: Path, folder: Path, num_shards: int) -> pl.DataFra
             shards.append(shard)
             streams[shard].write(_line(record, row))
     for i, part in enumerate(parts):
+        _sort_by_row(part)
         target = index_path(folder, Shard(i, num_shards))
         if target.exists() and hash_file(target) == hash_file(part):
             part.unlink()
@@ -59,7 +60,15 @@ def build_index(dataset_path: Path, folder: Path, num_shards: int) -> pl.DataFra
 
 def read_index(folder: Path, shard: Shard) -> Iterator[Record]:
     """A shard's records, in row order."""
-    yield from read_records(index_path(folder, shard))
+    yield from read_records(index_path(folder, shard), own_index=True)
+
+
+def _sort_by_row(part: Path) -> None:
+    """Put an index file's lines in row order; they come in the raw dataset's, which differs once it was edited."""
+    lines = part.read_bytes().splitlines(keepends=True)
+    rows = [json.loads(line)[ROW_FIELD] for line in lines]
+    if rows != sorted(rows):
+        part.write_bytes(b"".join(line for _, line in sorted(zip(rows, lines, strict=True))))
 
 
 def _survey(dataset_path: Path) -> pl.DataFrame:
@@ -71,9 +80,8 @@ def _survey(dataset_path: Path) -> pl.DataFrame:
         content.append(record.content_hash[:32])
         identity.append(f"{record.id}|{record.media}|{record.kind}")
         kinds.append(record.kind)
-    frame = pl.DataFrame(
-        {"content": content, "identity": identity, "kind": kinds}, schema_overrides={"content": pl.String}
-    )
+    schema = {"content": pl.String, "identity": pl.String, "kind": pl.String}
+    frame = pl.DataFrame({"content": content, "identity": identity, "kind": kinds}, schema=schema)
     return frame.with_row_index("position").with_columns(
         pl.col("position").cast(pl.Int64),
         pl.int_range(pl.len()).over("content").alias("occurrence"),

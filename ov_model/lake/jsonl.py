@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -49,7 +49,7 @@ def training_row(
     if record.kind != "video":
         return row
     mosaics = [output for output in outputs if not output.endswith(POSITIONS)]
-    if any("/patches/" in output for output in mosaics):
+    if any(PurePosixPath(output).parent.name == "patches" for output in mosaics):
         row["video"] = record.media
     else:
         row["conversations"] = to_images(record, num_images)

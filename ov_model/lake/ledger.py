@@ -25,7 +25,7 @@ from typing_extensions import Self
 from ov_model.errors import SampleError
 from ov_model.lake.files import atomic_write, hash_json, remove_temporaries, sync_folder
 from ov_model.lake.layout import Shard, ledger_path
-from ov_model.lake.lock import ShardLock
+from ov_model.lake.lock import ShardLock, refuse_live_owner
 
 OK, PASSED, FAILED, DUPLICATE, SKIPPED = "ok", "passed", "failed", "duplicate", "skipped"
 
@@ -91,7 +91,7 @@ class Row:
     seconds: float = 0.0
     host: str = field(default_factory=socket.gethostname)
     versions: str = field(default_factory=lambda: library_versions())
-    finished_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    finished_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="microseconds"))
 
 
 @cache
@@ -134,6 +134,7 @@ class Ledger:
             self._frame = read_ledger(self.path)
             self._index = {key: i for i, key in enumerate(self._frame["key"])}
             self._columns: dict[str, list[Any]] = {}
+            self._elsewhere = self._rows_elsewhere()
             self.interrupted = self.journal.exists()
             self._repair_journal()
             self._stream = open(self.journal, "ab")
@@ -156,7 +157,16 @@ class Ledger:
         if key in self._fresh:
             return self._fresh[key]
         position = self._index.get(key)
-        return None if position is None else self._row(position)
+        if position is None:
+            return None
+        row = self._row(position)
+        return None if row.finished_at < self._elsewhere.get(key, "") else row
+
+    def newest(self, key: str) -> str:
+        """When a sample was last written by any split of the dataset; empty when never."""
+        position = self._index.get(key)
+        own = "" if position is None else str(self._frame["finished_at"][position])
+        return max(own, self._elsewhere.get(key, ""))
 
     def previous(self) -> pl.DataFrame:
         """All rows of earlier runs (Parquet and journal)."""
@@ -187,6 +197,22 @@ class Ledger:
         self._stream.truncate(0)
         os.fsync(self._stream.fileno())
         return frame
+
+    def _rows_elsewhere(self) -> dict[str, str]:
+        """Key -> time of samples that another split into shards wrote: file names carry no shard, the newest counts.
+
+        Raises:
+            LockedError: a shard of another split is being written now.
+        """
+        newest: dict[str, str] = {}
+        for path in self.path.parent.glob(f"{self.stage}.shard*of*.parquet"):
+            if not path.stem.endswith(f"of{self.shard.count:02d}"):
+                for key, finished_at in read_ledger(path).select("key", "finished_at").iter_rows():
+                    newest[key] = max(finished_at, newest.get(key, ""))
+        for path in self.path.parent.glob(f"{self.stage}.shard*of*.lock"):
+            if not path.stem.endswith(f"of{self.shard.count:02d}"):
+                refuse_live_owner(path)
+        return newest
 
     def journal_size(self) -> int:
         """Bytes in the journal."""
@@ -255,9 +281,9 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 all usable, 3 some failed, 1 nothing usable."""
-        if not self.failed:
-            return 0
-        return 3 if self.ok + self.passed else 1
+        if self.rows and not self.ok + self.passed:
+            return 1
+        return 3 if self.failed else 0
 
 
 def summarize(

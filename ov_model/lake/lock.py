@@ -81,18 +81,9 @@ class ShardLock:
         return True
 
     def _evict_dead_owner(self) -> None:
-        owner = self._owner()
-        try:
-            age = time.time() - self.path.stat().st_mtime
-        except FileNotFoundError:
+        owner = refuse_live_owner(self.path)
+        if owner is None:
             return
-        same_host = owner.get("host") == socket.gethostname()
-        dead = same_host and process_start(int(owner.get("pid", 0))) != owner.get("started")
-        if not dead and age < EXPIRY:
-            raise LockedError(
-                f"{self.path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); "
-                f"wait for it, or stop it. A lock without a sign of life for {EXPIRY:.0f} s is taken over."
-            )
         grave = self.path.with_name(f".{self.path.name}.{self.token}.dead.tmp")
         with suppress(FileNotFoundError):
             os.rename(self.path, grave)
@@ -109,6 +100,23 @@ class ShardLock:
 
     def _owner(self) -> dict[str, Any]:
         return _read(self.path)
+
+
+def refuse_live_owner(path: Path) -> dict[str, Any] | None:
+    """Raise LockedError when a live process holds the lock file; else its dead owner, None when there is no file."""
+    owner = _read(path)
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    same_host = owner.get("host") == socket.gethostname()
+    dead = same_host and process_start(int(owner.get("pid", 0))) != owner.get("started")
+    if not dead and age < EXPIRY:
+        raise LockedError(
+            f"{path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); "
+            f"wait for it, or stop it. A lock without a sign of life for {EXPIRY:.0f} s is taken over."
+        )
+    return owner
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ijson
+import ijson.backends.python as ijson_python
 
 from ov_model.errors import BadRecord, MissingFile, OutsideRoot, SampleError, UsageError
 from ov_model.lake.files import hash_json
@@ -55,7 +57,7 @@ class Record:
         return [image] if isinstance(image, str) else list(image or [])
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, *, own_index: bool = False) -> Iterator[Record]:
     """Stream the records of a `.json` array or a `.jsonl` file, in file order.
 
     Raises:
@@ -63,11 +65,14 @@ def read_records(path: Path) -> Iterator[Record]:
             break are delivered first).
     """
     for position, value in enumerate(_read_values(Path(path))):
-        yield parse_record(value, position)
+        yield parse_record(value, position, own_index=own_index)
 
 
-def parse_record(value: Any, position: int) -> Record:
-    """Classify and check one decoded record. A bad one carries its error instead of raising it."""
+def parse_record(value: Any, position: int, *, own_index: bool = False) -> Record:
+    """Classify and check one decoded record. A bad one carries its error instead of raising it.
+
+    own_index: the record comes from an index that we wrote, where bad records are kept in a field of their own.
+    """
     if isinstance(value, _BrokenLine):
         return Record(position, "bad", "", "", value.text, BadRecord(value.message))
     if not isinstance(value, dict):
@@ -75,7 +80,10 @@ def parse_record(value: Any, position: int) -> Record:
         message = f"record {position} is {type(value).__name__} {shown}, expected an object with id and conversations"
         return Record(position, "bad", "", "", value, BadRecord(message))
     row = value.get(ROW_FIELD, position)
-    if BAD_FIELD in value:
+    if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < 2**62:
+        error = BadRecord(f"record {position}: {ROW_FIELD} is {row!r}, expected a whole number from 0")
+        return Record(position, "bad", str(value.get("id", "")), "", value, error)
+    if own_index and BAD_FIELD in value:
         return Record(row, "bad", "", "", value[BAD_FIELD]["data"], BadRecord(value[BAD_FIELD]["message"]))
     data = {name: item for name, item in value.items() if name != ROW_FIELD}
     sample_id = data.get("id")
@@ -150,15 +158,18 @@ def resolve_media(
     """
     if "\0" in media:
         raise BadRecord(f"media path {media!r} contains a NUL character")
-    path = (media_root or Path()) / media
     roots = [root.resolve() for root in ([media_root] if media_root else []) + list(allowed_roots)]
-    real = Path(os.path.realpath(path))
+    try:
+        real = Path(os.path.realpath((media_root or Path()) / media))
+        found = real.exists()
+    except (OSError, ValueError) as error:
+        raise MissingFile(f"{media[:200]}: cannot be looked up ({error}); check the path") from error
     if roots and not any(real.is_relative_to(root) for root in roots):
         raise OutsideRoot(
             f"{media}: leads to {real}, outside {', '.join(map(str, roots))}; move it inside, or allow its folder "
             "with allowed_roots"
         )
-    if not real.exists():
+    if not found:
         where = f"the media root {media_root}" if media_root else f"the current folder {Path.cwd()}"
         hint = "check the path, or set --media_root"
         if dataset_path is not None and not os.path.isabs(media) and (dataset_path.parent / media).exists():
@@ -182,14 +193,26 @@ def _read_values(path: Path) -> Iterator[Any]:
         first = _first_byte(stream)
         stream.seek(0)
         if first == b"[":
-            try:
-                yield from ijson.items(stream, "item", use_float=True)
-            except ijson.JSONError as error:
-                raise UsageError(f"{path}: the JSON array breaks near byte {stream.tell()}: {error}") from error
+            yield from _read_array(stream, path)
         elif path.suffix == ".json" and first not in (b"{", b""):
             raise UsageError(f"{path}: begins with {first!r}, expected a JSON array or one object a line")
         else:
             yield from _read_lines(stream)
+
+
+def _read_array(stream: Any, path: Path) -> Iterator[Any]:
+    """Items of a top-level array. The quick parser refuses integers over 64 bits; the slow one then goes on."""
+    delivered = 0
+    for parser in (ijson, ijson_python):
+        stream.seek(0)
+        try:
+            for value in islice(parser.items(stream, "item", use_float=True), delivered, None):
+                delivered += 1
+                yield value
+            return
+        except ijson.JSONError as error:
+            if parser is ijson_python or "overflow" not in str(error):
+                raise UsageError(f"{path}: the JSON array breaks near byte {stream.tell()}: {error}") from error
 
 
 def _read_lines(stream: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ov_model.errors import DuplicateRecord, MissingVisidx, SampleError
+from ov_model.errors import DuplicateRecord, MissingVisidx, SampleError, UsageError
 from ov_model.lake.files import remove_temporaries
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import (
@@ -32,7 +32,7 @@ from ov_model.lake.ledger import (
     summarize,
 )
 from ov_model.lake.media import MediaFile, MediaPolicy, examine, known_hashes
-from ov_model.lake.progress import Progress
+from ov_model.lake.progress import Progress, log
 from ov_model.lake.records import Record
 from ov_model.lake.stages import (
     MOSAICS,
@@ -127,14 +127,28 @@ class _ShardRun:
         media = list(dict.fromkeys(record.media for record in records if record.kind == "video"))
         files = examine(media, self.policy, known, self.options.num_workers)
         seen: set[str] = set()
+        keys: set[str] = set()
         for record in records:
+            if record.key in keys:
+                raise UsageError(f"{record.key}: two records carry this row number, id and medium; number them anew")
+            keys.add(record.key)
             error: SampleError | None = record.error
             if record.content_hash in seen:
                 error = DuplicateRecord(f"record {record.row} (id {record.id!r}) repeats an earlier one byte for byte")
             seen.add(record.content_hash)
+            error = error or self._image_error(record)
             found = files.get(record.media) if record.kind == "video" else None
             for stage in self.stages.values():
                 self._plan_sample(stage, record, found, error)
+
+    def _image_error(self, record: Record) -> SampleError | None:
+        """Why an image of an image record cannot be used, or None."""
+        try:
+            for image in record.images if record.kind == "image" else []:
+                self.policy.resolve(image)
+        except SampleError as error:
+            return error
+        return None
 
     def _plan_sample(
         self, stage: Stage, record: Record, found: MediaFile | SampleError | None, error: SampleError | None
@@ -146,7 +160,7 @@ class _ShardRun:
         if error is None and media is not None:
             try:
                 stage.check(record)
-                upstream = self._upstream(stage, record)
+                upstream = self._upstream(stage, record, media.content_hash)
             except SampleError as unusable:
                 error = unusable
         prior = self.ledgers[stage.name].find(record.key)
@@ -160,21 +174,20 @@ class _ShardRun:
         elif self.options.retry_failed and upstream is not None and (prior is None or prior.status != FAILED):
             self._keep(stage, record, prior)
         else:
-            group = self.groups.setdefault(media.content_hash, _Group())
+            group = self.groups.setdefault(f"{media.content_hash} {upstream or ''}", _Group())
             group.todo.setdefault(stage.name, []).append(_Todo(record, media, upstream))
             if stage.name == VISIDX:
                 self.pending.add(record.key)
 
-    def _upstream(self, stage: Stage, record: Record) -> str | None:
+    def _upstream(self, stage: Stage, record: Record, content_hash: str) -> str | None:
         """Hash of what stage 2 builds on; None when this run's stage 1 has yet to make it."""
         if not isinstance(stage, MosaicsStage) or VISIDX not in self.stages:
-            return stage.upstream(record)
+            return stage.upstream(record, content_hash)
         if record.key in self.pending:
             return None
         ref = self.refs.get(record.key)
         if ref is not None:
-            stage.check_first_full(ref.first_full, str(ref.prefix))
-            return ref.hash
+            return stage.use(ref, content_hash)
         prior = self.ledgers[VISIDX].find(record.key)
         raise (
             row_error(prior) if prior else MissingVisidx(f"{record.id}: stage 1 has no row for it; run stage 1 first")
@@ -182,6 +195,10 @@ class _ShardRun:
 
     def _is_done(self, stage: Stage, prior: Row | None, wanted: str) -> bool:
         if prior is None or prior.input_hash != wanted or prior.config_hash != stage.config_hash:
+            return False
+        if prior.reason == MissingVisidx.reason:
+            return False
+        if prior.outputs and not (stage.root / prior.outputs[0]).exists():
             return False
         return not self.options.overwrite and not (prior.status == FAILED and self.options.retry_failed)
 
@@ -208,14 +225,14 @@ class _ShardRun:
             return
         finished = {name: self._finished_rows(stage) for name, stage in self.stages.items()}
         with Progress(title, total, self.options.log_every) as self.progress:
-            jobs: dict[Path, tuple[Job, _Group]] = {}
+            jobs: dict[int, tuple[Job, _Group]] = {}
             for group in self.groups.values():
                 self._share_finished(group, finished)
                 job = self._job(group)
                 if job is not None:
-                    jobs[job.path] = (job, group)
+                    jobs[id(job)] = (job, group)
             for job, outcome in run_tasks(do_job, [job for job, _ in jobs.values()], self.options):
-                self._record(jobs[job.path][1], outcome)
+                self._record(jobs[id(job)][1], outcome)
 
     def _finished_rows(self, stage: Stage) -> dict[str, Row]:
         """Outputs that exist already, by media key, from all shards' ledgers of this stage."""
@@ -226,7 +243,12 @@ class _ShardRun:
             frame = read_ledger(path).filter((pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash))
             for values in frame.iter_rows(named=True):
                 rows.setdefault(values["media_key"], Row(**values))
-        return rows
+        return {key: row for key, row in rows.items() if self._stands(stage, row)}
+
+    def _stands(self, stage: Stage, row: Row) -> bool:
+        """Whether a row's outputs are there and no newer row names the same sample."""
+        newest = self.ledgers[stage.name].newest(row.key)
+        return row.finished_at >= newest and all((stage.root / output).exists() for output in row.outputs)
 
     def _share_finished(self, group: _Group, finished: dict[str, dict[str, Row]]) -> None:
         """Take what another record, an earlier run or another shard has made from the same bytes."""
@@ -294,10 +316,15 @@ class _ShardRun:
 
     def finish(self, start: float) -> dict[str, Report]:
         """Compact the ledgers and count."""
-        partial = bool(self.options.max_samples) or self.options.retry_failed
+        partial = bool(self.options.max_samples)
         reports = {}
         for name, stage in self.stages.items():
             frame = self.ledgers[name].compact(keep_unseen=partial)
+            mixed = frame.filter((pl.col("status") == OK) & (pl.col("config_hash") != stage.config_hash)).height
+            if mixed:
+                log.warning(
+                    "%s: %d samples were made with other options; a run without limits redoes them", name, mixed
+                )
             reports[name] = summarize(
                 frame,
                 stage=name,

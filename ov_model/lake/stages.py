@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ov_model.codec.choose import ChooseOptions
-from ov_model.errors import MissingVisidx, SampleError, UsageError
+from ov_model.errors import MissingVisidx, SampleError, StaleVisidx, UsageError
 from ov_model.lake.conversations import to_images
 from ov_model.lake.files import hash_json, link_or_copy, write_json
 from ov_model.lake.layout import POSITIONS, VISIDX_SUFFIX, mosaic_name, pack_folder, stage1_prefix
@@ -39,8 +39,8 @@ class Stage(ABC):
     def check(self, record: Record) -> None:  # noqa: B027
         """Raise a SampleError for a record that this stage cannot use; most can use all."""
 
-    def upstream(self, record: Record) -> str:
-        """Hash of what an earlier stage made of this record; a SampleError says it made nothing."""
+    def upstream(self, record: Record, content_hash: str) -> str:
+        """Hash of what an earlier stage made of this record and medium; a SampleError says it made nothing."""
         return ""
 
     def input_hash(self, record: Record, content_hash: str, upstream: str) -> str:
@@ -100,11 +100,15 @@ class VisidxStage(Stage):
 
 @dataclass(frozen=True)
 class VisidxRef:
-    """Stage-1 files of a sample: prefix of their names, hash of their content, whether frame 0 was kept whole."""
+    """Stage-1 files of a sample: prefix of their names, hash of their content, whether frame 0 was kept whole.
+
+    content_hash: of the video they were made from; empty where the reference's tools made them.
+    """
 
     prefix: Path
     hash: str
     first_full: bool
+    content_hash: str = ""
 
 
 class MosaicsStage(Stage):
@@ -130,9 +134,14 @@ class MosaicsStage(Stage):
         if not self.options.export_patches:
             to_images(record, self.options.geometry.num_images)
 
-    def upstream(self, record: Record) -> str:
-        ref = self.find(record)
+    def upstream(self, record: Record, content_hash: str) -> str:
+        return self.use(self.find(record), content_hash)
+
+    def use(self, ref: VisidxRef, content_hash: str) -> str:
+        """Hash of stage-1 files after checking that they are of this video and of what the options ask for."""
         self.check_first_full(ref.first_full, str(ref.prefix))
+        if ref.content_hash not in ("", content_hash):
+            raise StaleVisidx(f"{ref.prefix}: the video changed since stage 1 chose its patches; run stage 1 again")
         return ref.hash
 
     def check_first_full(self, first_full: bool, name: str) -> None:
@@ -170,4 +179,4 @@ def ref_from_row(row: Row, root: Path) -> VisidxRef:
     if row.status != OK:
         raise row_error(row)
     prefix = root / row.outputs[0].removesuffix(VISIDX_SUFFIX)
-    return VisidxRef(prefix, row.output_hash, bool(json.loads(row.facts)["first_full"]))
+    return VisidxRef(prefix, row.output_hash, bool(json.loads(row.facts)["first_full"]), row.content_hash)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import polars as pl
 
 from ov_model.errors import MissingVisidx
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_arrays, read_array
+from ov_model.lake.files import hash_arrays
 from ov_model.lake.layout import (
     META_SUFFIX,
     media_stem,
@@ -23,7 +22,7 @@ from ov_model.lake.layout import (
 from ov_model.lake.ledger import FAILED, read_ledger
 from ov_model.lake.records import Record
 from ov_model.lake.stages import VisidxRef
-from ov_model.lake.work import stage1_files
+from ov_model.lake.work import read_meta, read_stage1, stage1_files
 
 
 class VisidxIndex:
@@ -41,7 +40,8 @@ class VisidxIndex:
                 name = parse_stage1_meta_name(entry.name)
                 if name and (name["T"], name["square"], name["patch"]) == wanted:
                     self._names[name["name"]].append({**name, "file": entry.name})
-        self._failed: dict[str, str] | None = None
+        self._failed = _failures(root)
+        self._num_patches = str(geometry.num_patches)
 
     def find(self, record: Record) -> VisidxRef:
         """The stage-1 files of a record.
@@ -49,6 +49,8 @@ class VisidxIndex:
         Raises:
             MissingVisidx: none match, or several that differ do.
         """
+        if record.key in self._failed:
+            raise MissingVisidx(f"{record.id}: stage 1 failed on {record.media} ({self._failed[record.key]})")
         candidates = [
             (name, meta)
             for name in self._names.get(stage1_lookup_name(record.media, record.id), [])
@@ -57,7 +59,10 @@ class VisidxIndex:
             and media_stem(meta["video"]) == media_stem(record.media)
         ]
         if not candidates:
-            raise MissingVisidx(self._missing(record))
+            raise MissingVisidx(
+                f"{record.id}: no stage-1 files for {record.media} below {self.root}; run stage 1 on this dataset first"
+            )
+        candidates = [c for c in candidates if c[0]["K"] == self._num_patches] or candidates
         row_hash, path_hash = short_sha1(record.key), short_sha1(record.media)
         candidates.sort(key=lambda c: (c[0]["h2"] != row_hash, c[0]["h1"] != path_hash, c[0]["file"]))
         best = [c for c in candidates if (c[0]["h2"], c[0]["h1"]) == (candidates[0][0]["h2"], candidates[0][0]["h1"])]
@@ -68,26 +73,19 @@ class VisidxIndex:
         return refs[0]
 
     def _meta(self, name: dict[str, str]) -> dict[str, Any]:
-        return json.loads((self.root / name["file"]).read_text())
+        return read_meta(self.root / name["file"].removesuffix(META_SUFFIX))
 
     def _ref(self, name: dict[str, str], meta: dict[str, Any]) -> VisidxRef:
         prefix = self.root / name["file"].removesuffix(META_SUFFIX)
         visidx, frame_ids, _ = stage1_files(prefix)
-        content = meta.get("visidx_hash") or hash_arrays(read_array(visidx), read_array(frame_ids))
-        return VisidxRef(prefix, content, bool(meta["keep_first_full_frame"]))
+        content = meta.get("visidx_hash") or hash_arrays(read_stage1(visidx), read_stage1(frame_ids))
+        return VisidxRef(prefix, content, bool(meta["keep_first_full_frame"]), meta.get("content_hash", ""))
 
-    def _missing(self, record: Record) -> str:
-        if self._failed is None:
-            self._failed = {}
-            for path in sorted((self.root / "ledger").glob("visidx.shard*.parquet")):
-                rows = read_ledger(path).filter(pl.col("status") == FAILED)
-                self._failed.update(
-                    {
-                        key: f"{reason}: {detail}"
-                        for key, reason, detail in rows.select("key", "reason", "detail").iter_rows()
-                    }
-                )
-        failed = self._failed.get(record.key)
-        if failed:
-            return f"{record.id}: stage 1 failed on {record.media} ({failed})"
-        return f"{record.id}: no stage-1 files for {record.media} below {self.root}; run stage 1 on this dataset first"
+
+def _failures(root: Path) -> dict[str, str]:
+    """Samples whose newest row in any of stage 1's ledgers says failed: key -> reason and detail."""
+    frames = [read_ledger(path) for path in sorted((root / "ledger").glob("visidx.shard*.parquet"))]
+    if not frames:
+        return {}
+    newest = pl.concat(frames).sort("finished_at").unique("key", keep="last").filter(pl.col("status") == FAILED)
+    return {key: f"{reason}: {detail}" for key, reason, detail in newest.select("key", "reason", "detail").iter_rows()}

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from ov_model.codec.choose import Choice, ChooseOptions, choose_patches, read_contents
 from ov_model.codec.energy import SquareMap
 from ov_model.codec.video import VideoInfo, open_video, quiet
-from ov_model.errors import NotPackable, SampleError
+from ov_model.errors import MissingVisidx, NotPackable, SampleError
 from ov_model.geometry import Geometry
 from ov_model.lake.files import hash_arrays, read_array, write_array, write_json
 from ov_model.lake.layout import FRAME_IDS_SUFFIX, META_SUFFIX, VISIDX_SUFFIX, sample_key, stage1_prefix
@@ -101,8 +103,20 @@ def do_job(job: Job) -> dict[str, Result]:
 
 
 def read_meta(prefix: Path) -> dict[str, Any]:
-    """The meta file of a stage-1 prefix."""
-    return json.loads(Path(f"{prefix}{META_SUFFIX}").read_text())
+    """The meta file of a stage-1 prefix; MissingVisidx when it is gone or broken."""
+    path = Path(f"{prefix}{META_SUFFIX}")
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MissingVisidx(f"{path}: cannot be read ({error}); run stage 1 with --overwrite") from error
+
+
+def read_stage1(path: Path) -> NDArray[np.int32]:
+    """One array of stage 1; MissingVisidx when it is gone or broken."""
+    try:
+        return read_array(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise MissingVisidx(f"{path}: cannot be read ({error}); run stage 1 with --overwrite") from error
 
 
 def stage1_files(prefix: Path | str) -> list[Path]:
@@ -232,7 +246,7 @@ def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
         assert task.prefix is not None
         visidx, frame_ids, _ = stage1_files(task.prefix)
         meta = read_meta(task.prefix)
-        pos_K3, frame_ids_T = read_array(visidx), read_array(frame_ids)
+        pos_K3, frame_ids_T = read_stage1(visidx), read_stage1(frame_ids)
         square = SquareMap(**{name: meta["pad_info"][name] for name in SquareMap.__dataclass_fields__})
         check_packable(pos_K3.shape, task.options.geometry, str(visidx))
         damaged = bool(meta.get("damaged"))

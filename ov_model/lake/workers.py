@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from ov_model.errors import InternalError, OutOfMemory, SampleCrashed, SampleError, SampleTimeout
+from ov_model.errors import InternalError, OutOfMemory, SampleCrashed, SampleError, SampleTimeout, UsageError
 
 T = TypeVar("T")
 BASE_TIMEOUT = 60.0
@@ -46,6 +46,14 @@ class RunOptions:
     overwrite: bool = False
     max_samples: int | None = None
     log_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_workers", 0), ("memory_gb", 1), ("maxtasks_per_child", 1), ("max_samples", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UsageError(f"{name} is {value}; it must be at least {least}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"timeout is {self.timeout}; it must be more than 0 seconds")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from ov_model.geometry import Geometry
 from ov_model.lake.files import write_folder
 from ov_model.lake.layout import POSITIONS, mosaic_name
 from ov_model.mosaic.pack import LAYOUTS, pack_mosaics, pad_to_square, sort_positions
+
+_MOSAIC = re.compile(r"_\d{3}\.jpg$")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def write_pack(
     Args:
         media: the path that names the files.
         contents: (frame index, uint8 [Hn, Wn, 3]) for each distinct sampled frame.
+    What an earlier configuration left there (mosaics of a higher number, positions) is removed.
+
     Returns:
         (file names relative to the folder, content hash, bytes).
     """
@@ -80,6 +85,9 @@ def write_pack(
         np.save(buffer, sorted_K3, allow_pickle=False)
         files[POSITIONS] = buffer.getvalue()
     write_folder(folder, files)
+    for path in folder.iterdir():
+        if path.name not in files and (path.name == POSITIONS or _MOSAIC.search(path.name)):
+            path.unlink()
     digest = hashlib.sha256()
     for data in files.values():
         digest.update(hashlib.sha256(data).digest())

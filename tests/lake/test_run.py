@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,56 +11,10 @@ import pytest
 from ov_model.codec.choose import ChooseOptions
 from ov_model.codec.energy import EnergyOptions
 from ov_model.errors import UpstreamError, UsageError
-from ov_model.geometry import Geometry
-from ov_model.lake.dataset import Dataset, DatasetSpec
-from ov_model.lake.ledger import Report
 from ov_model.lake.workers import RunOptions
 from ov_model.mosaic.write import PackOptions
-from tests.factories import make_image, make_record, make_video, write_dataset
-
-SMALL = Geometry(sequence_length=8, num_images=2, square_size=64, patch_size=16)
-
-
-def lane(tmp_path: Path, records: Sequence[Any], *, num_shards: int = 1, **options: Any) -> Dataset:
-    """A dataset over `records` whose videos lie in tmp_path, worked in this process."""
-    spec = DatasetSpec(
-        "d",
-        write_dataset(tmp_path / "raw.json", records),
-        tmp_path / "lake",
-        num_shards=num_shards,
-        media_root=tmp_path,
-        choose=ChooseOptions(geometry=SMALL),
-        pack=PackOptions(geometry=SMALL),
-        run=RunOptions(num_workers=0),
-    )
-    return Dataset(replace(spec, **options))
-
-
-def run(dataset: Dataset, *, one_pass: bool = True) -> dict[str, Report]:
-    """The whole lane of a one-shard dataset."""
-    (shard,) = dataset.shards
-    reports = {"records": dataset.index_records(), "raw_videos": dataset.raw_videos(shard)}
-    if one_pass:
-        reports["visidx"], reports["mosaics"] = dataset.visidx_and_mosaics(shard)
-    else:
-        reports["visidx"] = dataset.visidx(shard)
-        reports["mosaics"] = dataset.mosaics(shard)
-    reports["training_jsonl"] = dataset.training_jsonl(shard)
-    reports["train_jsonl"] = dataset.train_jsonl()
-    return reports
-
-
-def rows(dataset: Dataset) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (dataset.root / "train.jsonl").read_text().splitlines()]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every output of a lake, without the ledgers."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "ledger" not in path.parts
-    }
+from tests.factories import make_image, make_record, make_video
+from tests.lake.lanes import SMALL, files, lane, rows, run
 
 
 def test_five_records_on_one_video_are_one_decode_and_five_rows(tmp_path: Path) -> None:
