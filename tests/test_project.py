@@ -60,7 +60,8 @@ def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("ov_model", ("train",)), ("ov_assets", ("dagster",)), ("tests", ("dagster", "dev", "train"))]
+    ("folder", "extras"),
+    [("ov_model", ("train",)), ("ov_assets", ("dagster",)), ("tests", ("dagster", "dev", "train"))],
 )
 def test_what_is_imported_is_declared(pyproject: dict[str, Any], folder: str, extras: tuple[str, ...]) -> None:
     project = pyproject["project"]
