@@ -48,7 +48,7 @@ def read_scores(roots: Iterable[Path]) -> pl.DataFrame:
 
 
 def leaderboard(scores: pl.DataFrame) -> pl.DataFrame:
-    """One row per checkpoint, kind and benchmark: the newest headline score, its delta to plain frames, what is published.
+    """A row per checkpoint, kind and benchmark: newest headline score, its delta to plain frames, what is published.
 
     Args:
         scores: as `read_scores` gives them.
@@ -154,7 +154,7 @@ def write_board(folder: Path, scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(scores: pl.DataFrame, width: int = 760, height: int = 360) -> bytes:
-    """PNG of the headline scores over time, a line per checkpoint, benchmark and kind of input; published ones dashed."""
+    """PNG of the headline scores over time, a line per checkpoint, benchmark and input; published ones dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure

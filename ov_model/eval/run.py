@@ -153,7 +153,7 @@ def default_name(checkpoint: str) -> str:
 def _job(
     config: EvalConfig, benchmarks: list[Benchmark], folder: Path, content: str, signals: dict[str, int] | None
 ) -> dict[str, Any]:
-    values = asdict(config) | {
+    return asdict(config) | {
         "tasks": [benchmark.name for benchmark in benchmarks],
         "name": config.name or default_name(config.checkpoint),
         "folder": str(folder.absolute()),
@@ -163,7 +163,6 @@ def _job(
         "out": str(config.out.absolute()),
         "roots": [str(root.absolute()) for root in config.roots],
     }
-    return values
 
 
 def _command(job: Path, errors: Path, processes: int) -> list[str]:
