@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
-from ov_model.errors import OvError
 from ov_model.eval.asset import INVALID, MISS, AssetFault, check_asset, hash_asset
-from ov_model.eval.benchmarks import Places
-from ov_model.eval.offline import Asset, OfflineIndex, Roots, benchmark_of, candidate_keys, family
+from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family
 from ov_model.geometry import Geometry
 from ov_model.lake.files import atomic_write, hash_file, hash_json
 from ov_model.lake.ledger import read_ledger
@@ -26,13 +24,8 @@ log = logging.getLogger(__name__)
 
 HIT = "hit"
 UNREADABLE = "unreadable"
-SHOWN = 20
 _HASHES = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "content_hash": pl.String}
 State = tuple[str, int, int]
-
-
-class MissingAssets(OvError):
-    """Videos of a benchmark have no usable asset; nothing was generated."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +205,7 @@ class Lookup:
 
     def _unhashed(self, asset: Asset, all_of_them: Sequence[Asset], state: Found) -> Found:
         if not self.accept_unhashed:
-            reason = f"{asset.path}: names no content hash of its video; --accept_unhashed takes such assets, and counts them"
+            reason = f"{asset.path}: names no content hash of its video; --accept_unhashed takes and counts such assets"
             return replace(state, status=INVALID, reason=reason)
         if len(all_of_them) > 1:
             folders = " and ".join(str(one.path) for one in all_of_them)
@@ -244,8 +237,6 @@ def one_configuration(found: Sequence[Found]) -> list[Found]:
 
 
 def _difference(cfg: str, other: str) -> str:
-    import json
-
     mine, theirs = json.loads(cfg), json.loads(other)
     names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
     return ", ".join(f"{n} is {mine.get(n)!r}, theirs {theirs.get(n)!r}" for n in names) or "options outside cfg"
@@ -254,58 +245,3 @@ def _difference(cfg: str, other: str) -> str:
 def assets_hash(found: Sequence[Found]) -> str:
     """One hash over all HITs: (task, key, what the model reads), whatever their order."""
     return hash_json(sorted({(one.task, one.key, one.identity) for one in found if one.status == HIT}))
-
-
-def refuse(found: Sequence[Found], lookup: Lookup | None, home: Path) -> MissingAssets:
-    """The error for videos without a usable asset: counts, keys, where it was looked, and the command that mends it."""
-    bad = [one for one in found if one.status != HIT]
-    counts = Counter(one.status for one in bad)
-    total = ", ".join(f"{counts[status]} {status}" for status in (MISS, INVALID, UNREADABLE) if counts[status])
-    lines = [f"{len(bad)} of {len(found)} videos have no usable asset ({total}); nothing was generated."]
-    lines += [f"  {one.task} {one.key}: {one.status}: {one.reason}" for one in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  … and {len(bad) - SHOWN} more")
-    if lookup is not None:
-        reports = {report.root: report for report in lookup.index.reports}
-        places = [f"{root} ({report.assets} assets, {report.faulty} faulty)" for root, report in reports.items()]
-        places += [f"{path} (not there)" for path in lookup.looked if path.resolve() not in reports]
-        lines.append(f"Looked in: {', '.join(places) or 'no root'}")
-    lines.append("To mend it:")
-    lines += [f"  {command}" for command in mending(bad, lookup, home)]
-    if lookup is not None and any(one.status != UNREADABLE for one in bad):
-        lines.append("or score plain frames where an asset is missing: --fallback frames")
-    return MissingAssets("\n".join(lines))
-
-
-def mending(bad: Sequence[Found], lookup: Lookup | None, home: Path) -> list[str]:
-    """Commands that make what is missing."""
-    commands: dict[str, None] = {}
-    for name in dict.fromkeys(family(one.task) for one in bad):
-        benchmark = benchmark_of(name)
-        states = {one.status for one in bad if family(one.task) == name}
-        if UNREADABLE in states:
-            commands[f"ov benchmark prepare {name if benchmark is None else benchmark.name}"] = None
-        if lookup is not None and states - {UNREADABLE}:
-            offline = home / f"{name}_offline" if benchmark is None else Places(benchmark, home).offline
-            jsonl = offline / f"{name}_videos.jsonl"
-            commands[f"ov precompute --jsonl {jsonl} --out_root {offline}{_options(lookup.geometry)}"] = None
-    return list(commands)
-
-
-def _options(geometry: Geometry) -> str:
-    """Options of `ov precompute` that are not its defaults."""
-    usual = Geometry()
-    names = {"seq_len_frames": "sequence_length", "num_images": "num_images"}
-    names |= {"square_size": "square_size", "patch_size": "patch_size"}
-    return "".join(
-        f" --{option} {getattr(geometry, name)}"
-        for option, name in names.items()
-        if getattr(geometry, name) != getattr(usual, name)
-    )
-
-
-def roots_of(given: Sequence[Path], home: Path, tasks: Sequence[str]) -> Roots:
-    """The roots that were named, else those that lie where benchmarks are prepared."""
-    from ov_model.eval.offline import find_roots
-
-    return Roots(tuple(given), tuple(given)) if given else find_roots(home, tasks)
