@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -45,7 +46,6 @@ ADAPTER_VERSION = 1
 REFERENCE_HOME = ".huggingface_cache"
 INDEX = ".ov_index"
 _PATIENCE = timedelta(hours=12)
-_KINDS = ("codec", "frames", "image", "text")
 
 
 @dataclass(frozen=True)
@@ -205,23 +205,19 @@ class OneVisionCodec(lmms):
             log.warning("generation_kwargs: %s cannot be honored and is left out", name)
         self.preflight.check(questions, documents)
         self._write_report(finished=False)
-        answers: dict[int, Any] = {}
-        first: dict[Any, int] = {}
-        asked: list[Question] = []
+        first: dict[Any, Question] = {}
         for question in questions:
-            """Greedy repetitions and padding are the same question again."""
-            same = (question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
-            if first.setdefault(same, question.number) == question.number:
-                asked.append(question)
-        for batch in self._batches(asked, documents):
-            for question, answer in batch:
-                answers[question.number] = answer
+            first.setdefault(_repeated(question), question)
+        answers = {
+            question.number: answer
+            for batch in self._batches(list(first.values()), documents)
+            for question, answer in batch
+        }
         self._write_report(finished=True)
         results = []
-        for question in questions:
-            same = (question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
-            results.append(answers[first[same]])
-            self.cache_hook.add_partial(question.type, (question.context, {}), results[-1])
+        for question, request in zip(questions, requests, strict=True):
+            results.append(answers[first[_repeated(question)].number])
+            self.cache_hook.add_partial(question.type, request.args[:2], results[-1])
         return results
 
     def _batches(self, questions: Sequence[Question], documents: Documents) -> Iterator[list[tuple[Question, Any]]]:
@@ -279,38 +275,37 @@ class OneVisionCodec(lmms):
         return [(one.question, answer) for one, answer in zip(prompted, answers, strict=True)]
 
     def _show(self, question: Question, documents: Documents, setting: str) -> Shown:
-        """Read what a question's document shows, unless the journal has its answer."""
-        kind, video = self.preflight.shown(question)
-        images = ()
-        if kind == "images":
-            visual = documents.visual(question)
-            kind, images = visual.kind, visual.images
-            if kind == "video":
-                video = self.preflight.late(question, visual).video
+        """Read what a question's document shows, unless the journal has the answer to the same."""
         earlier = self._journal.find(question.key, question.prompt_hash(setting)) if self._journal else None
-        try:
-            if kind == "video" and not self.preflight.on_frames(self.preflight.of(question)):
-                try:
-                    found = self.preflight.of(question)
-                    if earlier is not None and earlier.visual_hash == found.identity:
-                        return Shown(earlier=earlier)
-                    return Shown(asset_sample(Path(found.folder), self.geometry, question.name), found.identity)
-                except AssetFault as fault:
-                    self.preflight.demote(question, fault)
-            if kind == "video":
-                identity = f"frames {self.preflight.hashes(Path(video))}"
-                if earlier is not None and earlier.visual_hash == identity:
-                    return Shown(earlier=earlier)
-                return Shown(video_sample(Path(video), self.geometry, question.name), identity)
-            identity = hash_pictures(images) if images else ""
+
+        def shown(identity: str, read: Callable[[], VisualSample]) -> Shown:
             if earlier is not None and earlier.visual_hash == identity:
                 return Shown(earlier=earlier)
-            if not images:
-                return Shown(text_sample(question.name), identity)
-            aspect: Any = self.aspect
-            return Shown(image_sample(images, self.geometry, question.name, aspect, self.pinpoints), identity)
+            return Shown(read(), identity)
+
+        name, geometry = question.name, self.geometry
+        kind, video = self.preflight.shown(question)
+        try:
+            if kind == "images":
+                visual = documents.visual(question)
+                kind, images, aspect = visual.kind, visual.images, cast(Any, self.aspect)
+                if images:
+                    read = partial(image_sample, images, geometry, name, aspect, self.pinpoints)
+                    return shown(hash_pictures(images), read)
+                if kind == "video":
+                    video = self.preflight.late(question, visual).video
+            if kind != "video":
+                return shown("", partial(text_sample, name))
+            found = self.preflight.of(question)
+            if not self.preflight.on_frames(found):
+                try:
+                    return shown(found.identity, partial(asset_sample, Path(found.folder), geometry, name))
+                except AssetFault as fault:
+                    self.preflight.demote(question, fault)
+            identity = f"frames {self.preflight.hashes(Path(video))}"
+            return shown(identity, partial(video_sample, Path(video), geometry, name))
         except SampleError as error:
-            raise type(error)(f"{question.name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
 
     def _order(self, question: Question) -> tuple[Any, ...]:
         """Like beside like: options, then kind, then length, the longest first."""
@@ -366,6 +361,11 @@ class OneVisionCodec(lmms):
         self._device = self.accelerator.device
         if self._world_size == 1 and device is not None:
             self._device = torch.device(device)
+
+
+def _repeated(question: Question) -> tuple[Any, ...]:
+    """What repetitions share that cannot have another answer: all of a greedy question, and those that pad a process."""
+    return (*question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
 
 
 def _together(first: Question, second: Question) -> bool:

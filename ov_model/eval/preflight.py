@@ -83,7 +83,7 @@ class Preflight:
         """Look at every document of the questions.
 
         Raises:
-            MissingAssets: on every process, where a video is no HIT and no fallback was asked for, or is not there itself.
+            MissingAssets: on every process: a video is not there, or is no HIT and no fallback was asked for.
         """
         start, before = time.perf_counter(), self.seconds["index"]
         shown = self._together(lambda: self._look(questions, documents))
