@@ -33,7 +33,9 @@ def tiny_checkpoint(folder: Path, geometry: Geometry = SMALL, *, recipe: bool = 
     tokenizer.save_pretrained(folder)
     processor(geometry).save_pretrained(folder)
     if recipe:
-        values = {name: getattr(geometry, name) for name in ("sequence_length", "num_images", "square_size", "patch_size")}
+        values = {
+            name: getattr(geometry, name) for name in ("sequence_length", "num_images", "square_size", "patch_size")
+        }
         overrides = [f"data.geometry.{name}={value}" for name, value in values.items()]
         (folder / "recipe.yaml").write_text(dump_recipe(load_recipe("tiny", overrides)))
     return folder
