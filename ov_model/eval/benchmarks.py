@@ -60,7 +60,7 @@ class Benchmark:
     num_samples: int | None = None
     data_files: tuple[str, ...] = _DATA_FILES
     archives: tuple[str, ...] = _ARCHIVES
-    media: tuple[str, ...] = _MEDIA
+    media: tuple[str, ...] = ()
     extra: bool = False
     builder: str = ""
 
@@ -135,6 +135,7 @@ _ALL = (
         tasks_path="mvbench",
         cache_dir="mvbench_video",
         videos_at="{folder of the task}/{video}",
+        media=_MEDIA,
         metric="mvbench_accuracy",
         repo="OpenGVLab/MVBench",
         revision="video",

@@ -32,6 +32,7 @@ from ov_model.lake.lock import ShardLock
 logger = logging.getLogger(__name__)
 _DOWNLOADS = 8
 _SAVE_EVERY = 200
+_LARGE = 256 << 20
 _LOG_LINES = 12
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -184,24 +185,33 @@ class _Preparation:
         return self.state.files.get(file.path) == [file.oid, file.size] and has_size(folder / file.path, file.size)
 
     def _fetch(self, repository: Repository, files: Sequence[RemoteFile], folder: Path) -> None:
+        """Download what is not there: small files several at a time, large ones singly, so that Ctrl-C ends at once."""
         wanted = [file for file in files if not self._has(file, folder)]
         if not wanted:
             return
         logger.info("%s: downloading %d files, %.1f MB", self.places.benchmark.name, len(wanted), _size(wanted) / 1e6)
-        with ThreadPoolExecutor(min(_DOWNLOADS, len(wanted))) as pool:
-            running = [(file, pool.submit(self.hub.fetch, repository, file, folder / file.path)) for file in wanted]
-            try:
-                for done, (file, future) in enumerate(running, 1):
-                    future.result()
-                    self.state.files[file.path] = [file.oid, file.size]
-                    self.downloaded += file.size
-                    if done % _SAVE_EVERY == 0:
-                        self._save()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            finally:
-                self._save()
+        try:
+            if max(file.size for file in wanted) > _LARGE:
+                for file in wanted:
+                    self._arrived(file, self.hub.fetch(repository, file, folder / file.path))
+                    self._save()
+                return
+            with ThreadPoolExecutor(min(_DOWNLOADS, len(wanted))) as pool:
+                running = [(file, pool.submit(self.hub.fetch, repository, file, folder / file.path)) for file in wanted]
+                try:
+                    for done, (file, future) in enumerate(running, 1):
+                        self._arrived(file, future.result())
+                        if done % _SAVE_EVERY == 0:
+                            self._save()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        finally:
+            self._save()
+
+    def _arrived(self, file: RemoteFile, came: int) -> None:
+        self.downloaded += came
+        self.state.files[file.path] = [file.oid, file.size]
 
     def _unpack(self, repository: Repository, packed: Sequence[RemoteFile]) -> None:
         by_path = {file.path: file for file in packed}

@@ -182,6 +182,12 @@ def test_an_unreadable_archive_is_fetched_again_once_it_is_deleted(
     assert (tmp_path / "videomme/data/fFjv93ACGo8.mp4").is_file()
 
 
+def test_large_files_are_fetched_one_by_one(local: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGE", 100)
+    assert run(local, tmp_path).videos == 2
+    assert run(local, tmp_path).untouched
+
+
 def test_access_is_asked_for_before_anything_is_fetched(local: LocalHub, tmp_path: Path) -> None:
     repo = local.put(VIDEOMME.repo, {}, gated=True)
     with pytest.raises(AccessError, match="Accept its terms at"):

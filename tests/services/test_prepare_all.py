@@ -1,4 +1,4 @@
-"""`ov benchmark prepare` as a user runs it: the real command, huggingface_hub, datasets and lmms-eval, a hub beside it."""
+"""`ov benchmark prepare` as users run it: real command, huggingface_hub, datasets, lmms-eval, and a hub beside it."""
 
 from __future__ import annotations
 
