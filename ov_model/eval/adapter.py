@@ -171,6 +171,12 @@ class OneVisionCodec(lmms):
             self._seconds["load"] += time.perf_counter() - start
         return self._model
 
+    def use(self, model: Any, journal: Path, report: Path) -> None:
+        """Answer with a model that is loaded already and stays the caller's; record answers and what was shown here."""
+        self._given = (model,)
+        self._journal = Journal(journal, self.rank, self.world_size)
+        self._report = report
+
     def generate_until(self, requests: Any) -> list[str]:
         """An answer to each request, in order."""
         return self._answer(requests)
