@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from ov_model.eval.asset import INVALID, MISS, AssetFault, check_asset, hash_asset
-from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family
+from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family, stem_key
 from ov_model.geometry import Geometry
 from ov_model.lake.files import atomic_write, hash_file, hash_json
 from ov_model.lake.ledger import read_ledger
@@ -153,12 +153,12 @@ class Lookup:
         """HIT, MISS or invalid, and why."""
         path = Path(video)
         keys = candidate_keys(path)
-        missing = Found(task, video, keys[-1], MISS)
+        missing = Found(task, video, stem_key(path), MISS)
         if not path.exists():
             return replace(missing, status=UNREADABLE, reason=f"{video}: the video is not there")
         candidates = self.index.find(task, keys)
         if not candidates:
-            return replace(missing, reason=f"no asset of key {keys[-1]}")
+            return replace(missing, reason=f"no asset of key {missing.key}")
         faults: list[Found] = []
         unhashed: list[Asset] = []
         for asset in candidates:

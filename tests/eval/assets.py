@@ -77,3 +77,11 @@ def write_asset(
         values |= {"config_hash": "c0ffee", "output_hash": hash_file(folder / "mosaic_000.jpg")}
     write_json(folder / "meta.json", {**values, **meta})
     return folder
+
+
+def damage_inside(path: Path) -> None:
+    """Break a JPEG's Huffman table: its header and its end stay whole."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\xff\xc4") + 5
+    data[place : place + 16] = b"\xff" * 16
+    path.write_bytes(bytes(data))
