@@ -364,7 +364,7 @@ class OneVisionCodec(lmms):
 
 
 def _repeated(question: Question) -> tuple[Any, ...]:
-    """What repetitions share that cannot have another answer: all of a greedy question, and those that pad a process."""
+    """What repetitions share that cannot differ in their answer: all of a greedy question, and a process's padding."""
     return (*question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
 
 
