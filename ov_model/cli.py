@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
+from ov_model.eval.prepare import PrepareOptions
 from ov_model.geometry import Geometry
 from ov_model.lake.layout import safe_name
 from ov_model.lake.ledger import FAILED, Report, read_ledger
@@ -443,8 +444,8 @@ def benchmark_prepare(
     revision: str | None = None,
     update: bool = False,
     token_file: Path | None = None,
-    retries: int = 4,
-    timeout: float = 3600.0,
+    retries: int = PrepareOptions.retries,
+    timeout: float = PrepareOptions.timeout,
 ) -> int:
     """Fetch benchmarks from the hub, unpack their videos, and list those that their questions are about.
 
@@ -470,7 +471,6 @@ def benchmark_prepare(
         Seconds that listing one benchmark's videos may take.
     """
     from ov_model.eval.commands import prepare_named
-    from ov_model.eval.prepare import PrepareOptions
 
     for noisy in ("httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

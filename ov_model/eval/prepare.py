@@ -45,7 +45,7 @@ class PrepareOptions:
         archives: keep or delete them once unpacked; deleted ones are not downloaded again while their files lie there.
         revision: of the data set [default: the benchmark's, pinned at the first preparation].
         update: look for a newer commit instead of the pinned one.
-        token: the hub's [default: the one that huggingface_hub finds].
+        token, endpoint: the hub's [default: what huggingface_hub finds].
         retries, wait: tries after a failed request, and seconds before the first of them.
         timeout: seconds that listing the videos may take.
     """
@@ -54,6 +54,7 @@ class PrepareOptions:
     revision: str | None = None
     update: bool = False
     token: str | None = None
+    endpoint: str | None = None
     retries: int = RETRIES
     wait: float = WAIT
     timeout: float = 3600.0
@@ -133,7 +134,7 @@ class _Preparation:
         self.places = places
         self.state = state
         self.options = options
-        self.hub = Hub(options.token, retries=options.retries, wait=options.wait)
+        self.hub = Hub(options.token, endpoint=options.endpoint, retries=options.retries, wait=options.wait)
         self.downloaded = 0
 
     def run(self, *, same: bool) -> int:
