@@ -23,7 +23,7 @@ from ov_model.geometry import Geometry
 from ov_model.vlm import IMAGE_TOKEN_INDEX, build_prompt, text_sample
 from ov_model.vlm.preprocess import image_sample
 from ov_model.vlm.tiny import tiny_tokenizer
-from tests.eval.assets import SMALL, cfg, damage_inside, video, write_asset
+from tests.eval.assets import SMALL, damage_inside, video, write_asset
 from tests.eval.models import GREEDY, choices, requests, tiny_checkpoint
 from tests.factories import picture
 
@@ -110,7 +110,7 @@ def test_any_missing_or_invalid_asset_stops_the_run_before_the_first_generation(
         video(place / "home" / "bench_video" / "clip2.mp4", seed=99)
     else:
         meta = json.loads((asset / "meta.json").read_text())
-        (asset / "meta.json").write_text(json.dumps({**meta, "cfg": cfg(mv_pct=90.0)}))
+        (asset / "meta.json").write_text(json.dumps({**meta, "cfg": {**meta["cfg"], "mv_pct": 90.0}}))
     lm = adapter(place)
     with pytest.raises(MissingAssets) as caught:
         lm.generate_until(requests(lm, clips(place)))
@@ -137,8 +137,19 @@ def test_with_the_fallback_a_missing_asset_is_shown_as_frames_and_counted(place:
     assert report(place)["total"] | {"hit": 0, "miss": 0, "frames": 4} == report(place)["total"]
 
 
-def test_an_asset_that_breaks_when_it_is_read_counts_as_invalid(place: Path) -> None:
+def test_a_damaged_mosaic_is_found_before_the_first_generation_by_its_hash(place: Path) -> None:
     damage_inside(place / "home" / "bench_offline" / "assets" / "clip1" / "mosaic_000.jpg")
+    lm = adapter(place)
+    with pytest.raises(MissingAssets, match=r"clip1: invalid: .*not those that were written"):
+        lm.generate_until(requests(lm, clips(place)))
+    assert getattr(lm, "_model", None) is None
+
+
+def test_a_damaged_mosaic_without_a_hash_counts_as_invalid_when_it_is_read(place: Path) -> None:
+    asset = place / "home" / "bench_offline" / "assets" / "clip1"
+    damage_inside(asset / "mosaic_000.jpg")
+    meta = json.loads((asset / "meta.json").read_text())
+    (asset / "meta.json").write_text(json.dumps({**meta, "output_hash": ""}))
     lm = adapter(place)
     with pytest.raises(MissingAssets, match=r"clip1: invalid: .*does not decode"):
         lm.generate_until(requests(lm, clips(place)))

@@ -18,6 +18,7 @@ from ov_model.eval.offline import OfflineIndex
 from ov_model.lake.layout import Shard, ledger_path
 from ov_model.lake.ledger import Ledger, Row
 from tests.eval.assets import SMALL, cfg, damage_inside, video, write_asset, write_meta
+from tests.factories import picture
 
 
 def lookup(*roots: Path, accept_unhashed: bool = False, cache: Path | None = None) -> Lookup:
@@ -132,6 +133,27 @@ def test_assets_that_do_not_fit_say_why(place: Path, damage: Callable, status: s
     assert found.status == status
     with pytest.raises(AssetFault, match=message):
         raise AssetFault(found.reason)
+
+
+def test_an_asset_of_a_folder_of_frames_is_a_hit_until_a_frame_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "episode.s01"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(picture("square", number, 64, 48)).save(folder / f"{number:05d}.jpg")
+    write_asset(tmp_path / "assets", folder.name, folder)
+    assert lookup(tmp_path / "assets").find("bench", str(folder)).status == "hit"
+    Image.fromarray(picture("noise", 0, 64, 48)).save(folder / "00003.jpg")
+    assert lookup(tmp_path / "assets").find("bench", str(folder)).status == "invalid"
+    for frame in folder.iterdir():
+        frame.unlink()
+    assert lookup(tmp_path / "assets").find("bench", str(folder)).status == "unreadable"
+
+
+def test_files_that_are_not_those_that_were_written_are_invalid(place: Path) -> None:
+    damage_inside(place / "assets" / "clip" / "mosaic_001.jpg")
+    found = lookup(place / "assets").find("bench", str(place / "clip.mp4"))
+    assert found.status == "invalid"
+    assert "not those that were written" in found.reason
 
 
 def test_a_mosaic_damaged_in_the_middle_is_found_when_it_is_read(place: Path) -> None:
