@@ -9,7 +9,8 @@ import dagster as dg
 
 from ov_assets.checks import Finding
 from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks
-from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, as_failure, check_export, measure
+from ov_assets.jobs import as_failure
+from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, check_export, measure
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError
 from ov_model.lake.files import hash_json
