@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 PYTHON ?= python3
-EXTRAS ?= dagster,train,dev
+EXTRAS ?= dagster,train,eval,dev
 PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)

