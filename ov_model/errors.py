@@ -23,6 +23,10 @@ class TrainingFailed(OvError):
     """A process of a training run ended with an error; the message holds its traceback."""
 
 
+class EvaluationFailed(OvError):
+    """A process of an evaluation ended with an error; the message holds its traceback."""
+
+
 class DamagedVideo(OvError):
     """A frame that the index promised did not decode; the caller re-indexes by decoding (`Video.reindex`)."""
 

@@ -88,4 +88,6 @@ def describe_reproduction(found: Reproduction) -> str:
     if found.equal:
         return f"{found.compared} greedy answers, all as before"
     more = f", and {len(found.differing) - _SHOWN} more" if len(found.differing) > _SHOWN else ""
-    return f"{len(found.differing)} of {found.compared} greedy answers differ: {', '.join(found.differing[:_SHOWN])}{more}"
+    return (
+        f"{len(found.differing)} of {found.compared} greedy answers differ: {', '.join(found.differing[:_SHOWN])}{more}"
+    )

@@ -22,11 +22,21 @@ MEASURED, PUBLISHED, DELTA = "measured", "published", "codec - frames"
 PLAIN = "measured on plain frames"
 CSV, PARQUET, MARKDOWN, PLOT = "leaderboard.csv", "leaderboard.parquet", "leaderboard.md", "leaderboard.png"
 _KINDS = (MEASURED, PLAIN, DELTA, PUBLISHED)
-_COLUMNS = ("checkpoint", "kind", "benchmark", "percent", "stderr", "hit", "miss", "invalid", "frames", "samples", "docs")
+_COLUMNS = (
+    "checkpoint",
+    "kind",
+    "benchmark",
+    "percent",
+    "stderr",
+    "hit",
+    "miss",
+    "invalid",
+    "frames",
+    "samples",
+    "docs",
+)
 _COLUMNS = (*_COLUMNS, "signals", "started_at", "run", "source")
-_SCHEMA: dict[str, Any] = {
-    name: SCHEMA.get(name, pl.String) for name in _COLUMNS
-}
+_SCHEMA: dict[str, Any] = {name: SCHEMA.get(name, pl.String) for name in _COLUMNS}
 PUBLISHED_NAME = "OneVision encoder, Qwen3-4B probe"
 
 
@@ -38,7 +48,7 @@ def read_scores(roots: Iterable[Path]) -> pl.DataFrame:
 
 
 def leaderboard(scores: pl.DataFrame) -> pl.DataFrame:
-    """One row per checkpoint, kind and benchmark: the newest headline score, its delta to plain frames, what is published.
+    """A row per checkpoint, kind and benchmark: newest headline score, its delta to plain frames, what is published.
 
     Args:
         scores: as `read_scores` gives them.
@@ -70,9 +80,13 @@ def leaderboard(scores: pl.DataFrame) -> pl.DataFrame:
 
 def _deltas(newest: pl.DataFrame) -> pl.DataFrame:
     codec, frames = (newest.filter(pl.col("kind") == kind) for kind in (MEASURED, PLAIN))
-    joined = codec.join(frames.select("checkpoint", "benchmark", pl.col("percent").alias("plain")), on=["checkpoint", "benchmark"])
+    joined = codec.join(
+        frames.select("checkpoint", "benchmark", pl.col("percent").alias("plain")), on=["checkpoint", "benchmark"]
+    )
     return joined.with_columns(
-        (pl.col("percent") - pl.col("plain")).alias("percent"), pl.lit(None, pl.Float64).alias("stderr"), pl.lit(DELTA).alias("kind")
+        (pl.col("percent") - pl.col("plain")).alias("percent"),
+        pl.lit(None, pl.Float64).alias("stderr"),
+        pl.lit(DELTA).alias("kind"),
     ).select(_COLUMNS)
 
 
@@ -140,7 +154,7 @@ def write_board(folder: Path, scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(scores: pl.DataFrame, width: int = 760, height: int = 360) -> bytes:
-    """PNG of the headline scores over time, a line per checkpoint, benchmark and kind of input; published ones dashed."""
+    """PNG of the headline scores over time, a line per checkpoint, benchmark and input; published ones dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure

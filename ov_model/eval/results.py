@@ -19,7 +19,13 @@ from ov_model.errors import UpstreamError
 from ov_model.lake.files import atomic_write
 
 SCORES, SAMPLE_SCORES, REPORT = "scores.parquet", "sample_scores.parquet", "report.json"
-_TYPES: dict[Any, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Float64, "float | None": pl.Float64, "bool": pl.Boolean}
+_TYPES: dict[Any, Any] = {
+    "str": pl.String,
+    "int": pl.Int64,
+    "float": pl.Float64,
+    "float | None": pl.Float64,
+    "bool": pl.Boolean,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +106,9 @@ def read_rows(folder: Path) -> list[ScoreRow]:
     """
     path = folder / SCORES
     if not path.is_file():
-        raise UpstreamError(f"{folder} holds no finished evaluation ({SCORES} is missing); run ov eval again to finish it")
+        raise UpstreamError(
+            f"{folder} holds no finished evaluation ({SCORES} is missing); run ov eval again to finish it"
+        )
     return [ScoreRow(**row) for row in pl.read_parquet(path).iter_rows(named=True)]
 
 

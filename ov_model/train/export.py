@@ -10,18 +10,24 @@ import json
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ov_model import __version__
 from ov_model.encoder import OneVisionEncoderImageProcessor
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_file, sync_folder, write_bytes
+from ov_model.lake.files import hash_file, sync_folder, write_bytes, write_json
+from ov_model.lake.ledger import OK, read_ledger
+from ov_model.lake.stages import MOSAICS
 from ov_model.train.recipe import Recipe, dump_recipe
 
-EXPORT = "export"
+EXPORT, PROVENANCE = "export", "provenance.json"
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "safetensors")
 
 
@@ -32,6 +38,7 @@ class Provenance:
     Args:
         data: path of the training JSONL; data_hash: SHA-256 of its bytes.
         manifest: what the mixture was made from (content hash of each source), where there is a manifest beside it.
+        signals: signal -> samples of the lake's datasets that the data came from; None where there is no ledger to say.
         git_commit: of the code, with "-dirty" where files differ from it; None outside a repository.
     """
 
@@ -39,6 +46,7 @@ class Provenance:
     data_hash: str
     samples: int
     manifest: dict[str, Any] | None
+    signals: dict[str, int] | None
     git_commit: str | None
     versions: dict[str, str]
 
@@ -51,7 +59,25 @@ class Provenance:
             manifest = None
         versions = {"python": platform.python_version(), "ov-lake": __version__}
         versions |= {name: metadata.version(name) for name in PACKAGES}
-        return cls(str(jsonl), data_hash, samples, manifest, git_commit(Path(__file__).parent), versions)
+        roots = [jsonl.parent] if manifest is None else [Path(base) for base in manifest.get("bases", {}).values()]
+        commit = git_commit(Path(__file__).parent)
+        return cls(str(jsonl), data_hash, samples, manifest, count_signals(roots), commit, versions)
+
+
+def count_signals(roots: Iterable[Path]) -> dict[str, int] | None:
+    """Signal -> samples with mosaics in the ledgers of dataset folders; None where none has a ledger.
+
+    A record that a mixture takes twice counts once.
+    """
+    counts: Counter[str] = Counter()
+    found = False
+    for root in roots:
+        frames = [read_ledger(path) for path in sorted((root / "ledger").glob(f"{MOSAICS}.shard*.parquet"))]
+        if frames:
+            found = True
+            newest = pl.concat(frames).sort("finished_at").unique("key", keep="last").filter(status=OK)
+            counts.update(dict(newest["signal"].value_counts().iter_rows()))
+    return dict(sorted(counts.items())) if found else None
 
 
 def git_commit(folder: Path) -> str | None:
@@ -80,6 +106,7 @@ def finish_export(
     tokenizer.save_pretrained(folder)
     processor(recipe.data.geometry).save_pretrained(folder)
     write_bytes(folder / "recipe.yaml", dump_recipe(recipe).encode())
+    write_json(folder / PROVENANCE, asdict(origin))
     write_bytes(folder / "README.md", model_card(recipe, origin, metrics, _weights(folder)).encode())
     if target.exists():
         shutil.rmtree(target)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +96,9 @@ def launch(recipe: Recipe, jsonl: Path, out: Path, nodes: Nodes | None = None, *
                 return out / "export"
         recipe_file = out / "cache" / f"launched-{nodes.rank}.yaml"
         write_bytes(recipe_file, dump_recipe(recipe).encode())
-        code = _guarded(_command(recipe_file, jsonl, out, nodes))
+        code = guarded(_command(recipe_file, jsonl, out, nodes))
         if code:
-            raise TrainingFailed(_explain(out, code))
+            raise TrainingFailed(explain(out, out / ERRORS, code, "training"))
     return out / "export"
 
 
@@ -119,16 +119,20 @@ def _command(recipe_file: Path, jsonl: Path, out: Path, nodes: Nodes) -> list[st
 def _clear(out: Path, fresh: bool) -> None:
     shutil.rmtree(out / ERRORS, ignore_errors=True)
     if fresh:
-        for name in ("run.json", "provenance.json", "recipe.yaml", "metrics.jsonl", "skipped.jsonl"):
+        for name in ("run.json", "recipe.yaml", "metrics.jsonl", "skipped.jsonl"):
             (out / name).unlink(missing_ok=True)
         for folder in ("export", "tensorboard", *(path.name for path in out.glob("checkpoint-*"))):
             shutil.rmtree(out / folder, ignore_errors=True)
 
 
-def _guarded(command: list[str]) -> int:
-    """Exit code of a command in a process group of its own, which never outlives this call."""
+def guarded(command: list[str], environment: Mapping[str, str] | None = None) -> int:
+    """Exit code of a command in a process group of its own, which never outlives this call.
+
+    Args:
+        environment: variables that are other than here.
+    """
     with _sigterm_raises():
-        environment = DEFAULTS | os.environ
+        environment = DEFAULTS | os.environ | (environment or {})
         process = subprocess.Popen(command, start_new_session=True, env=environment)
         try:
             return process.wait()
@@ -168,19 +172,21 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _explain(out: Path, code: int) -> str:
-    """Who failed first, with the traceback; others fail because of it."""
+def explain(out: Path, errors: Path, code: int, what: str) -> str:
+    """Who failed first, with the traceback; others fail because of it.
+
+    Args:
+        errors: folder where ranks and agent leave how they ended. what: training or evaluation.
+    """
     killed = {}
-    for path in (out / ERRORS).glob(f"{EXIT_CODES}-*.json"):
+    for path in errors.glob(f"{EXIT_CODES}-*.json"):
         killed |= {rank: -code for rank, code in json.loads(path.read_bytes()).items() if code < 0}
     killed = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
     by_signal = ", ".join(f"rank {rank} was killed by signal {number}" for rank, number in sorted(killed.items()))
     if by_signal:
         return f"{out}: {by_signal} (9 is what the kernel sends when memory runs out); run the same again to go on"
-    errors = [json.loads(path.read_bytes()) for path in (out / ERRORS).glob("rank*.json")]
-    if not errors:
-        return (
-            f"{out}: training ended with exit code {code} and no traceback: it was killed; run the same again to go on"
-        )
-    first = min(errors, key=lambda error: error["time"])
+    told = [json.loads(path.read_bytes()) for path in errors.glob("rank*.json")]
+    if not told:
+        return f"{out}: {what} ended with exit code {code} and no traceback: it was killed; run the same again to go on"
+    first = min(told, key=lambda error: error["time"])
     return f"{out}: rank {first['rank']} failed: {first['error']}: {first['message']}\n{first['traceback'].rstrip()}"

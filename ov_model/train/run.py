@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,6 @@ def _train(recipe: Recipe, jsonl: Path, out: Path, place: Place) -> Path:
         origin = Provenance.of(jsonl, dataset.rows.content_hash, len(dataset))
         metrics = read_metrics(out / METRICS)
         finish_export(temporary, out / EXPORT, recipe, tokenizer, origin, metrics)
-        write_json(out / "provenance.json", asdict(origin))
     _wait(place)
     return out / EXPORT
 
