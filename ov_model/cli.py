@@ -21,6 +21,7 @@ from ov_model import __version__
 from ov_model.errors import OvError, UsageError
 from ov_model.geometry import Geometry
 from ov_model.lake.ledger import FAILED, Report, read_ledger
+from ov_model.precompute import PrecomputeConfig
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
 
@@ -58,6 +59,16 @@ def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     print_report(report)
     left_out = ", ".join(f"{count} {reason}" for reason, count in summary.left_out.items()) or "none"
     console().print(f"{summary.rows} rows in {summary.path} (left out: {left_out})")
+    return report.exit_code
+
+
+@app.command
+def precompute(*, config: Annotated[PrecomputeConfig, Parameter(name="*")]) -> int:
+    """Make the offline codec assets of a benchmark's videos."""
+    from ov_model.precompute import run
+
+    report = run(config)
+    print_report(report)
     return report.exit_code
 
 

@@ -45,6 +45,10 @@ class MissingFile(SampleError):
     reason = "missing_file"
 
 
+class KnownMissing(MissingFile):
+    """The record itself says that its file is not there; skipped, not failed."""
+
+
 class EmptyFile(SampleError):
     reason = "empty_file"
 

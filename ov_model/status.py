@@ -1,7 +1,8 @@
 """What is done in a lake, and what failed: `ov status LAKE`, `ov failures LAKE`.
 
 Both read the ledgers (Parquet, overlaid with the journals of shards that run or were cut off) and nothing else, column
-by column. A lake, one dataset's folder and the output folder of `ov stage1` or `ov stage2` are all read alike.
+by column. A lake, one dataset's folder and the output folder of `ov stage1`, `ov stage2` or `ov precompute` are read
+alike.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ov_model.lake.ledger import DUPLICATE, FAILED, OK, PASSED, SCHEMA, SKIPPED,
 from ov_model.lake.lock import EXPIRY
 from ov_model.lake.processes import process_start
 
-STAGE_ORDER = ("raw_videos", "visidx", "mosaics", "training_jsonl")
+STAGE_ORDER = ("raw_videos", "visidx", "mosaics", "training_jsonl", "assets")
 _JOURNAL = ".journal.jsonl"
 _FAILURE_COLUMNS = ("row", "key", "id", "media", "reason", "detail", "attempts", "finished_at")
 

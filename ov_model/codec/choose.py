@@ -22,7 +22,8 @@ from ov_model.codec.energy import (
     residual_scale,
     valid_mask,
 )
-from ov_model.codec.select import SelectOptions, sample_frames, select_patches
+from ov_model.codec.index import FrameIndex
+from ov_model.codec.select import Selection, SelectOptions, sample_frames, select_patches
 from ov_model.codec.signals import SignalMaps, SignalOptions, resolve
 from ov_model.codec.video import Video, VideoInfo, open_video, rgb, rotate
 from ov_model.errors import DamagedVideo, DecodeError, UnreadableSlices, UnsupportedCodec, UsageError
@@ -57,6 +58,26 @@ class ChooseOptions:
             raise UsageError(f"sample_start_offset is {self.sample_start_offset}; it must be at least 0")
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How a video is sampled and its patches selected.
+
+    sample: index -> int32 [T] display indices. select: (score_THW, valid_HW) -> Selection.
+    """
+
+    sample: Callable[[FrameIndex], NDArray[np.int32]]
+    select: Callable[[NDArray[np.float32], NDArray[np.bool_]], Selection]
+
+    @classmethod
+    def of(cls, options: ChooseOptions) -> Rules:
+        """Stage 1's: the whole video, by the padding policy."""
+        geometry = options.geometry
+        return cls(
+            lambda index: sample_frames(len(index), geometry.sequence_length, options.sample_start_offset),
+            lambda score_THW, valid_HW: select_patches(score_THW, valid_HW, geometry, options.select),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What was chosen of one video.
@@ -89,27 +110,30 @@ def choose_patches(
     *,
     keep_frames: bool = False,
     on_open: Callable[[VideoInfo], None] | None = None,
+    rules: Rules | None = None,
 ) -> Choice:
     """Choose the patches of a video, decoding it once (twice when it turns out damaged).
 
     Args:
         keep_frames: also keep the sampled frames at their size in the square, for packing.
         on_open: told what the container says before any decoding (used to set a deadline).
+        rules: another way to sample and select than the options' own.
     Raises:
         SampleError: the video cannot be used; its reason says why.
     """
+    rules = rules or Rules.of(options)
     with open_video(path) as video:
         check_codec(video, options.allowed_codecs)
         if on_open is not None:
             on_open(video.info)
         try:
-            return _measure(video, options, keep_frames)
+            return _measure(video, options, rules, keep_frames)
         except DamagedVideo as damage:
             if options.damaged == "fail":
                 raise DecodeError(f"{path}: {damage}; --damaged keep takes the frames that decode") from damage
             video.reindex()
             try:
-                return _measure(video, options, keep_frames)
+                return _measure(video, options, rules, keep_frames)
             except DamagedVideo as again:
                 raise DecodeError(f"{path}: {again}, also after decoding it whole") from again
 
@@ -149,18 +173,17 @@ def display_size(info: VideoInfo, apply_sar: bool) -> tuple[int, int]:
     return (width, height) if info.rotation in (90, 270) else (height, width)
 
 
-def _measure(video: Video, options: ChooseOptions, keep_frames: bool) -> Choice:
+def _measure(video: Video, options: ChooseOptions, rules: Rules, keep_frames: bool) -> Choice:
     """Choose with the residual read from the stream; where one frame's cannot be, with all of them estimated."""
     try:
-        return _choose(video, options, keep_frames)
+        return _choose(video, options, rules, keep_frames)
     except UnreadableSlices:
-        return _choose(video, options, keep_frames, estimate=True)
+        return _choose(video, options, rules, keep_frames, estimate=True)
 
 
-def _choose(video: Video, options: ChooseOptions, keep_frames: bool, *, estimate: bool = False) -> Choice:
+def _choose(video: Video, options: ChooseOptions, rules: Rules, keep_frames: bool, *, estimate: bool = False) -> Choice:
     geometry, info = options.geometry, video.info
-    n_frames = len(video.index.pts_N)
-    frame_ids_T = sample_frames(n_frames, geometry.sequence_length, options.sample_start_offset)
+    frame_ids_T = rules.sample(video.index)
     distinct, where_T = np.unique(frame_ids_T, return_inverse=True)
     square = SquareMap.fit(*display_size(info, options.apply_sar), geometry.square_size)
     signal = resolve(options.signal, video, options.signals, estimate=estimate)
@@ -176,7 +199,7 @@ def _choose(video: Video, options: ChooseOptions, keep_frames: bool, *, estimate
             contents[index] = fit_content(rotate(rgb(frame), info.rotation), square)
     score_THW = scorer.scores()[where_T]
     valid_HW = valid_mask(square, geometry)
-    selection = select_patches(score_THW, valid_HW, geometry, options.select)
+    selection = rules.select(score_THW, valid_HW)
     picture_T = np.array(pictures)[where_T]
     later = selection.pos_K3[selection.pos_K3[:, 0] > 0, 0]
     return Choice(
@@ -189,7 +212,7 @@ def _choose(video: Video, options: ChooseOptions, keep_frames: bool, *, estimate
         signal=signal.name,
         signal_method=signal.method,
         info=info,
-        n_frames=n_frames,
+        n_frames=len(video.index),
         damaged=video.damaged,
         pictures=dict(sorted(Counter(picture_T.tolist()).items())),
         intra_share=round(float((picture_T[later] == "I").mean()), 4) if later.size else 0.0,

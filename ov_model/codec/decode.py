@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from ov_model.codec.folder import open_folder
 from ov_model.codec.index import NO_PTS, PacketTable
 from ov_model.errors import DecodeError
 
@@ -58,7 +59,9 @@ class Run:
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a local file for demuxing: no network and no other protocol, whatever its name or content says."""
+    """Open a local file (or folder of frames) for demuxing: no network, whatever its name or content says."""
+    if path.is_dir():
+        return open_folder(path)
     return av.open(
         f"file:{os.path.abspath(path)}",
         mode="r",

@@ -105,18 +105,29 @@ def select_patches(
 
     wanted = budget(frames, cells, int(valid.sum()), geometry.num_images, policy)
     mandatory = mandatory[:wanted]
+    chosen = np.concatenate([mandatory, rank(score, allowed)[: wanted - mandatory.size]])
+    return fill_up(chosen, wanted if policy == "repeat" else chosen.size, (rows, columns))
+
+
+def rank(score: NDArray[np.float32], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Flat indices of the allowed patches, best score first, ties by index."""
     candidates = np.flatnonzero(allowed.ravel())
-    order = np.argsort(-score.ravel()[candidates], kind="stable")
-    chosen = np.concatenate([mandatory, candidates[order[: wanted - mandatory.size]]])
+    return candidates[np.argsort(-score.ravel()[candidates], kind="stable")]
+
+
+def fill_up(chosen: NDArray[np.intp], wanted: int, grid: tuple[int, int]) -> Selection:
+    """Flat indices as a Selection of `wanted` rows: the last one fills what is missing.
+
+    Raises:
+        UsageError: rows are missing and none is there to repeat.
+    """
     short = wanted - chosen.size
-    if short and policy == "repeat":
-        if not chosen.size:
-            raise UsageError("no patch lies wholly inside the content: the frame is too narrow for this geometry")
+    if short and not chosen.size:
+        raise UsageError("no patch lies wholly inside the content: the frame is too narrow for this geometry")
+    if short:
         chosen = np.concatenate([chosen, np.repeat(chosen[-1:], short)])
-    else:
-        short = 0
-    t, cell = np.divmod(chosen, cells)
-    return Selection(np.stack([t, cell // columns, cell % columns], axis=1).astype(np.int32), short)
+    t, cell = np.divmod(chosen, grid[0] * grid[1])
+    return Selection(np.stack([t, cell // grid[1], cell % grid[1]], axis=1).astype(np.int32), short)
 
 
 def budget(frames: int, cells: int, valid: int, num_images: int, policy: str) -> int:

@@ -1,4 +1,4 @@
-"""One video file: open, probe, index and decode frames with PyAV; typed errors.
+"""One video file (or folder of frames): open, probe, index and decode frames with PyAV; typed errors.
 
     with open_video("clip.mp4") as video:
         for i, frame in video.frames([0, 7, 15]):
@@ -47,6 +47,7 @@ from ov_model.codec.decode import (
     read_packets,
     restore_time,
 )
+from ov_model.codec.folder import frame_files
 from ov_model.codec.index import FrameIndex, PacketTable, scan_packets
 from ov_model.codec.pixels import luma, rgb, rotate
 from ov_model.errors import (
@@ -266,7 +267,7 @@ class Video:
 
 
 def open_video(path: str | Path) -> Video:
-    """Probe and index a video file by demuxing it once.
+    """Probe and index a video file, or a folder of JPEG frames, by demuxing it once.
 
     A stream whose packets do not tell the display order (no timestamps, field pictures) is decoded once instead.
 
@@ -291,6 +292,8 @@ def open_video(path: str | Path) -> Video:
         table = scan_packets(packets, reader, reorders=bool(context.has_b_frames))
         if not table.shown_M.any():
             raise DecodeError(f"{path}: its {context.name} stream holds no presentable packet")
+        if path.is_dir() and len(table) != (count := len(frame_files(path))):
+            raise DecodeError(f"{path}: only {len(table)} of its {count} frames can be read; check their permissions")
         info = _probe(container, stream, _first_frame(context, keys), table)
         number = stream.index
     return Video(path, number, table, info)
@@ -303,10 +306,11 @@ def quiet() -> None:
 
 def _check_file(path: Path) -> None:
     try:
-        if not path.is_file():
-            found = "a directory" if path.is_dir() else "no such file"
-            raise MissingFile(f"{path}: {found}; expected a video file")
-        if path.stat().st_size == 0:
+        if path.is_dir():
+            frame_files(path)
+        elif not path.is_file():
+            raise MissingFile(f"{path}: no such file; expected a video file")
+        elif path.stat().st_size == 0:
             raise EmptyFile(f"{path}: 0 bytes; expected a video file")
         if not os.access(path, os.R_OK):
             raise MissingFile(f"{path}: no permission to read it; expected a readable video file")

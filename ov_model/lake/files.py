@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -59,6 +60,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON atomically."""
     write_bytes(path, json.dumps(value, ensure_ascii=False, indent=2).encode())
+
+
+def array_bytes(array: NDArray[Any]) -> bytes:
+    """The content of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -20,6 +20,10 @@ _STAGE1_NAME = re.compile(
 )
 VISIDX_SUFFIX, FRAME_IDS_SUFFIX, META_SUFFIX = ".visidx_thw.npy", ".frame_ids.npy", ".meta.json"
 POSITIONS = "positions_thw.npy"
+ASSETS_FOLDER = "assets"
+ASSET_MOSAIC = "mosaic_{:03d}.jpg"
+VISIBLE_INDICES, FRAME_IDS, ASSET_META = "visible_indices.npy", "frame_ids.npy", "meta.json"
+_MAX_KEY_BYTES = 255
 
 
 @dataclass(frozen=True, order=True)
@@ -107,6 +111,19 @@ def pack_folder(media: str, sample_id: str) -> str:
 def mosaic_name(media: str, index: int) -> str:
     """File name of mosaic `index` (0-based) of a sample."""
     return f"{safe_name(media_stem(media))}_{index:03d}.jpg"
+
+
+def key_problem(key: str) -> str | None:
+    """Why a key cannot name a folder of assets, or None."""
+    if not key or key in (".", ".."):
+        return f"the key is {key!r}"
+    if re.search(r"[/\\\x00]", key):
+        return f"the key {key[:80]!r} holds a slash, backslash or NUL"
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        return f"the key {key[:80]!r} is no valid Unicode"
+    return f"the key {key[:80]!r}... has {size} bytes, more than {_MAX_KEY_BYTES}" if size > _MAX_KEY_BYTES else None
 
 
 def sharded(path: Path, shard: Shard) -> Path:

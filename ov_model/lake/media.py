@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import polars as pl
 
+from ov_model.codec.folder import frame_files
 from ov_model.errors import EmptyFile, MissingFile, SampleError
-from ov_model.lake.files import hash_file
+from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.records import resolve_media
 
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A file on disk: resolved path, bytes, modification time in ns, SHA-256."""
+    """A video on disk, a file or a folder of frames: resolved path, bytes, newest modification time in ns, SHA-256."""
 
     path: Path
     size: int
@@ -66,15 +68,33 @@ def examine(
         return dict(zip(media, pool.map(look, media), strict=True))
 
 
+def hash_media(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256) of a video file; of a folder of frames, over the name and SHA-256 of each frame in order.
+
+    Raises:
+        SampleError: the folder holds no usable frames.
+    """
+    if not path.is_dir():
+        return path.stat().st_size, hash_file(path)
+    frames = frame_files(path)
+    return sum(frame.stat().st_size for frame in frames), hash_json([[f.name, hash_file(f)] for f in frames])
+
+
 def _look(media: str, policy: MediaPolicy, known: Mapping[tuple[str, int, int], str]) -> MediaFile:
     path = policy.resolve(media)
     try:
-        stat = path.stat()
-        if not path.is_file():
+        frames = frame_files(path) if path.is_dir() else []
+        for frame in frames:
+            if frame.is_symlink():
+                policy.resolve(os.path.abspath(frame))
+        stats = [frame.stat() for frame in frames] or [path.stat()]
+        if not frames and not path.is_file():
             raise MissingFile(f"{media}: {path} is not a file; give the path of a video file")
-        if stat.st_size == 0:
+        size = sum(stat.st_size for stat in stats)
+        if size == 0:
             raise EmptyFile(f"{media}: the file has 0 bytes; fetch it again")
-        content = known.get((str(path), stat.st_size, stat.st_mtime_ns)) or hash_file(path)
+        newest = max(stat.st_mtime_ns for stat in [*stats, path.stat()])
+        content = known.get((str(path), size, newest)) or hash_media(path)[1]
     except (FileNotFoundError, PermissionError) as error:
         raise MissingFile(f"{media}: {path} cannot be read ({error.strerror}); check it and its permissions") from error
-    return MediaFile(path, stat.st_size, stat.st_mtime_ns, content)
+    return MediaFile(path, size, newest, content)

@@ -64,7 +64,7 @@ def read_records(path: Path, *, own_index: bool = False) -> Iterator[Record]:
         UsageError: no such file, neither an array nor JSON lines, or an array that breaks off (the records before the
             break are delivered first).
     """
-    for position, value in enumerate(_read_values(Path(path))):
+    for position, value in enumerate(read_values(Path(path))):
         yield parse_record(value, position, own_index=own_index)
 
 
@@ -73,7 +73,7 @@ def parse_record(value: Any, position: int, *, own_index: bool = False) -> Recor
 
     own_index: the record comes from an index that we wrote, where bad records are kept in a field of their own.
     """
-    if isinstance(value, _BrokenLine):
+    if isinstance(value, BrokenLine):
         return Record(position, "bad", "", "", value.text, BadRecord(value.message))
     if not isinstance(value, dict):
         shown = json.dumps(value, ensure_ascii=False)[:80]
@@ -179,12 +179,19 @@ def resolve_media(
 
 
 @dataclass(frozen=True)
-class _BrokenLine:
+class BrokenLine:
+    """A line that is not JSON: its beginning, and what is wrong with it."""
+
     text: str
     message: str
 
 
-def _read_values(path: Path) -> Iterator[Any]:
+def read_values(path: Path) -> Iterator[Any]:
+    """The decoded items of a JSON array or of JSON lines; a line that is not JSON comes as a BrokenLine.
+
+    Raises:
+        UsageError: as `read_records`.
+    """
     try:
         stream = open(path, "rb")
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -223,7 +230,7 @@ def _read_lines(stream: Any) -> Iterator[Any]:
             yield json.loads(line)
         except ValueError as error:
             text = line[:200].decode("utf-8", "replace")
-            yield _BrokenLine(text, f"line {number} is not JSON ({error}): {text[:80]!r}")
+            yield BrokenLine(text, f"line {number} is not JSON ({error}): {text[:80]!r}")
 
 
 def _first_byte(stream: Any) -> bytes:

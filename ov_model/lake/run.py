@@ -35,9 +35,11 @@ from ov_model.lake.media import MediaFile, MediaPolicy, examine, known_hashes
 from ov_model.lake.progress import Progress, log
 from ov_model.lake.records import Record
 from ov_model.lake.stages import (
+    ASSETS,
     MOSAICS,
     RAW,
     VISIDX,
+    AssetsStage,
     MosaicsStage,
     Stage,
     VisidxRef,
@@ -77,7 +79,7 @@ def run_shard(
     """Run stages on a shard's records.
 
     Args:
-        stages: any of raw, visidx, mosaics, in this order; visidx and mosaics together decode each video once.
+        stages: any of raw, visidx, mosaics, in this order (the last two together decode each video once), or assets.
         policy: how media paths are resolved.
         hints: ledgers of other stages whose content hashes may be trusted.
     Returns:
@@ -198,7 +200,7 @@ class _ShardRun:
             return False
         if prior.reason == MissingVisidx.reason:
             return False
-        if prior.outputs and not (stage.root / prior.outputs[0]).exists():
+        if prior.status == OK and not stage.stands(prior):
             return False
         return not self.options.overwrite and not (prior.status == FAILED and self.options.retry_failed)
 
@@ -248,7 +250,8 @@ class _ShardRun:
     def _stands(self, stage: Stage, row: Row) -> bool:
         """Whether a row's outputs are there and no newer row names the same sample."""
         newest = self.ledgers[stage.name].newest(row.key)
-        return row.finished_at >= newest and all((stage.root / output).exists() for output in row.outputs)
+        there = stage.stands(row) and all((stage.root / output).exists() for output in row.outputs)
+        return there and row.finished_at >= newest
 
     def _share_finished(self, group: _Group, finished: dict[str, dict[str, Row]]) -> None:
         """Take what another record, an earlier run or another shard has made from the same bytes."""
@@ -272,7 +275,7 @@ class _ShardRun:
         if not first:
             return None
         todo = next(iter(first.values()))
-        visidx = mosaics = None
+        visidx = mosaics = assets = None
         stage = self.stages.get(VISIDX)
         if isinstance(stage, VisidxStage) and VISIDX in first:
             visidx = stage.task(todo.media.content_hash)
@@ -281,8 +284,11 @@ class _ShardRun:
             record = first[MOSAICS].record
             ref = None if visidx else self.refs.get(record.key) or stage.find(record)
             mosaics = stage.task(record, ref.prefix if ref else None)
+        stage = self.stages.get(ASSETS)
+        if isinstance(stage, AssetsStage) and ASSETS in first:
+            assets = stage.task(todo.record, todo.media)
         sample = Sample(todo.record.id, todo.record.media, todo.record.row)
-        return Job(todo.media.path, sample, self.options.timeout, RAW in first, visidx, mosaics)
+        return Job(todo.media.path, sample, self.options.timeout, RAW in first, visidx, mosaics, assets)
 
     def _record(self, group: _Group, outcome: Outcome) -> None:
         for name, samples in group.todo.items():

@@ -1,4 +1,4 @@
-"""The three stages that look at media, as the shard engine sees them: what applies, what identifies, how to share."""
+"""The stages that look at media, as the shard engine sees them: what applies, what identifies, how to share."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ov_model.codec.assets import AssetOptions
 from ov_model.codec.choose import ChooseOptions
-from ov_model.errors import MissingVisidx, SampleError, StaleVisidx, UsageError
+from ov_model.errors import KnownMissing, MissingVisidx, SampleError, StaleVisidx, UsageError
+from ov_model.lake.asset_meta import asset_line
 from ov_model.lake.conversations import to_images
 from ov_model.lake.files import hash_json, link_or_copy, write_json
-from ov_model.lake.layout import POSITIONS, VISIDX_SUFFIX, mosaic_name, pack_folder, stage1_prefix
+from ov_model.lake.layout import (
+    ASSET_META,
+    ASSETS_FOLDER,
+    POSITIONS,
+    VISIDX_SUFFIX,
+    mosaic_name,
+    pack_folder,
+    stage1_prefix,
+)
 from ov_model.lake.ledger import OK, Row, row_error
+from ov_model.lake.media import MediaFile
 from ov_model.lake.records import Record
-from ov_model.lake.work import MosaicsTask, VisidxTask, stage1_files
-from ov_model.mosaic.write import PackOptions
+from ov_model.lake.work import AssetsTask, MosaicsTask, VisidxTask, stage1_files
+from ov_model.mosaic.write import PackOptions, remove_older
 
 RAW_VERSION = 1
 VISIDX_VERSION = 1
 MOSAICS_VERSION = 1
-RAW, VISIDX, MOSAICS = "raw_videos", "visidx", "mosaics"
+ASSETS_VERSION = 1
+RAW, VISIDX, MOSAICS, ASSETS = "raw_videos", "visidx", "mosaics", "assets"
 
 
 class Stage(ABC):
@@ -50,6 +62,10 @@ class Stage(ABC):
     def media_key(self, content_hash: str, upstream: str) -> str:
         """Equal for samples whose outputs are the same bytes."""
         return hash_json([content_hash, upstream, self.config_hash])[:32]
+
+    def stands(self, row: Row) -> bool:
+        """Whether what a finished row names is there; a look at the first file, `ov verify` looks at all."""
+        return not row.outputs or (self.root / row.outputs[0]).exists()
 
     @abstractmethod
     def share(self, source: Row, record: Record) -> list[Path]:
@@ -172,6 +188,52 @@ class MosaicsStage(Stage):
             link_or_copy(origin, target)
             targets.append(target)
         return targets
+
+
+class AssetsStage(Stage):
+    """Offline assets of benchmark videos: mosaics, positions and meta in `assets/{key}`. A record's id is its key."""
+
+    name, version = ASSETS, ASSETS_VERSION
+    skippable = (KnownMissing,)
+
+    def __init__(self, root: Path, options: AssetOptions) -> None:
+        super().__init__(root, root / ASSETS_FOLDER, asdict(options))
+        self.options = options
+
+    def input_hash(self, record: Record, content_hash: str, upstream: str) -> str:
+        line = asset_line(record.data) if isinstance(record.data, dict) else None
+        return hash_json([super().input_hash(record, content_hash, upstream), line])[:32]
+
+    def task(self, record: Record, media: MediaFile) -> AssetsTask:
+        """What a worker is told."""
+        identity = {
+            "content_hash": media.content_hash,
+            "size": media.size,
+            "config_hash": self.config_hash,
+            "stage_version": self.version,
+        }
+        return AssetsTask(self.folder / record.id, self.options, asset_line(record.data), identity)
+
+    def stands(self, row: Row) -> bool:
+        """Every file is there, and the meta file says that they are what the row says: other tools write here too."""
+        try:
+            meta = json.loads((self.folder / row.id / ASSET_META).read_text())
+            found = [meta.get(name) for name in ("key", "content_hash", "config_hash", "output_hash")]
+        except (OSError, ValueError, AttributeError):
+            return False
+        wanted = [row.id, row.content_hash, row.config_hash, row.output_hash]
+        return found == wanted and all((self.root / output).exists() for output in row.outputs)
+
+    def share(self, source: Row, record: Record) -> list[Path]:
+        target = self.folder / record.id
+        made = [self.root / output for output in source.outputs]
+        meta = json.loads(made[-1].read_text())
+        (target / ASSET_META).unlink(missing_ok=True)
+        for origin in made[:-1]:
+            link_or_copy(origin, target / origin.name)
+        remove_older(target, {path.name for path in made})
+        write_json(target / ASSET_META, {**meta, **asset_line(record.data)})
+        return [target / origin.name for origin in made]
 
 
 def ref_from_row(row: Row, root: Path) -> VisidxRef:

@@ -16,14 +16,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ov_model.codec.assets import AssetOptions, choose_assets
 from ov_model.codec.choose import Choice, ChooseOptions, choose_patches, read_contents
 from ov_model.codec.energy import SquareMap
 from ov_model.codec.video import VideoInfo, open_video, quiet
 from ov_model.errors import MissingVisidx, NotPackable, SampleError
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_arrays, read_array, write_array, write_json
-from ov_model.lake.layout import FRAME_IDS_SUFFIX, META_SUFFIX, VISIDX_SUFFIX, sample_key, stage1_prefix
+from ov_model.lake.asset_meta import asset_meta, flat_indices
+from ov_model.lake.files import array_bytes, hash_arrays, read_array, write_array, write_json
+from ov_model.lake.layout import (
+    ASSET_META,
+    FRAME_IDS,
+    FRAME_IDS_SUFFIX,
+    META_SUFFIX,
+    VISIBLE_INDICES,
+    VISIDX_SUFFIX,
+    sample_key,
+    stage1_prefix,
+)
 from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
+from ov_model.mosaic.pack import sort_positions
 from ov_model.mosaic.write import PackOptions, write_pack
 
 _SECONDS_PER_PIXEL = 1.2e-8
@@ -60,6 +72,16 @@ class MosaicsTask:
 
 
 @dataclass(frozen=True)
+class AssetsTask:
+    """Make a benchmark video's asset in `folder`; `line` is what names it in the meta file."""
+
+    folder: Path
+    options: AssetOptions
+    line: dict[str, Any]
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Job:
     """One medium and what is wanted of it."""
 
@@ -69,6 +91,7 @@ class Job:
     probe: bool = False
     visidx: VisidxTask | None = None
     mosaics: MosaicsTask | None = None
+    assets: AssetsTask | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +108,7 @@ class Result:
 
 
 def do_job(job: Job) -> dict[str, Result]:
-    """Run a job; the results by stage name (`raw_videos`, `visidx`, `mosaics`). A stage's error is in its Result."""
+    """Run a job; the results by stage name (`raw_videos`, `visidx`, ...). A stage's error is in its Result."""
     quiet()
     cv2.setNumThreads(1)
     results: dict[str, Result] = {}
@@ -99,6 +122,8 @@ def do_job(job: Job) -> dict[str, Result]:
     if (mosaics := job.mosaics) is not None:
         failed = results["visidx"].error if "visidx" in results else None
         results["mosaics"] = failed_result(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
+    if (assets := job.assets) is not None:
+        results["assets"] = _timed(lambda: _assets(job, assets))
     return results
 
 
@@ -166,7 +191,13 @@ def _visidx(job: Job, task: VisidxTask, chosen: list[Choice]) -> Result:
     write_array(frame_ids, choice.frame_ids_T)
     write_json(meta_path, {**meta, "visidx_hash": output_hash})
     size = choice.pos_K3.nbytes + choice.frame_ids_T.nbytes
-    facts = {
+    facts = choice_facts(choice, task.options)
+    return Result([visidx, frame_ids, meta_path], output_hash, size, choice.signal, facts, 0.0)
+
+
+def choice_facts(choice: Choice, options: ChooseOptions) -> dict[str, Any]:
+    """What a ledger row keeps of a choice."""
+    return {
         "K": len(choice.pos_K3),
         "codec": choice.info.codec,
         "signal_method": choice.signal_method,
@@ -178,9 +209,8 @@ def _visidx(job: Job, task: VisidxTask, chosen: list[Choice]) -> Result:
         "pictures": choice.pictures,
         "intra_share": choice.intra_share,
         "repeated": choice.repeated,
-        "first_full": task.options.select.keep_first_full_frame,
+        "first_full": options.select.keep_first_full_frame,
     }
-    return Result([visidx, frame_ids, meta_path], output_hash, size, choice.signal, facts, 0.0)
 
 
 def stage1_meta(sample: Sample, choice: Choice, task: VisidxTask) -> dict[str, Any]:
@@ -259,6 +289,31 @@ def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
     names, output_hash, size = write_pack(task.folder, task.media, contents, frame_ids_T, pos_K3, square, task.options)
     facts = {"N": task.options.geometry.num_images, "K": len(pos_K3)}
     return Result([task.folder / name for name in names], output_hash, size, signal, facts, 0.0)
+
+
+def _assets(job: Job, task: AssetsTask) -> Result:
+    start = time.perf_counter()
+    options, geometry = task.options, task.options.choose.geometry
+    choice, window = choose_assets(job.path, options, on_open=lambda info: _allow_time(job, info))
+    visible_K = flat_indices(sort_positions(choice.pos_K3), geometry)
+    beside = {VISIBLE_INDICES: array_bytes(visible_K), FRAME_IDS: array_bytes(choice.frame_ids_T)}
+    meta_path = task.folder / ASSET_META
+    meta_path.unlink(missing_ok=True)
+    names, output_hash, size = write_pack(
+        task.folder,
+        "mosaic",
+        choice.contents.items(),
+        choice.frame_ids_T,
+        choice.pos_K3,
+        choice.square,
+        PackOptions(geometry, jpeg_quality=options.jpeg_quality),
+        beside,
+    )
+    identity = {**task.identity, "output_hash": output_hash}
+    write_json(meta_path, asset_meta(task.line, choice, window, options, identity, time.perf_counter() - start))
+    facts = {**choice_facts(choice, options.choose), "window": [window.start, window.last]}
+    outputs = [task.folder / name for name in [*names, ASSET_META]]
+    return Result(outputs, output_hash, size, choice.signal, facts, 0.0)
 
 
 def check_packable(shape: tuple[int, ...], geometry: Geometry, name: str) -> None:

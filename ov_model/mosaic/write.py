@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from PIL import Image
 from ov_model.codec.energy import SquareMap
 from ov_model.errors import UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.files import write_folder
+from ov_model.lake.files import array_bytes, write_folder
 from ov_model.lake.layout import POSITIONS, mosaic_name
 from ov_model.mosaic.pack import LAYOUTS, pack_mosaics, pad_to_square, sort_positions
 
@@ -60,12 +60,14 @@ def write_pack(
     pos_K3: NDArray[np.int32],
     square: SquareMap,
     options: PackOptions,
+    beside: Mapping[str, bytes] | None = None,
 ) -> tuple[list[str], str, int]:
     """Write a sample's mosaics (or patches) and positions into its folder.
 
     Args:
         media: the path that names the files.
         contents: (frame index, uint8 [Hn, Wn, 3]) for each distinct sampled frame.
+        beside: more files of the folder, by name.
     What an earlier configuration left there (mosaics of a higher number, positions) is removed.
 
     Returns:
@@ -81,17 +83,21 @@ def write_pack(
     else:
         files = {mosaic_name(media, i): encode_jpeg(image, options.jpeg_quality) for i, image in enumerate(mosaics)}
     if options.write_positions:
-        buffer = io.BytesIO()
-        np.save(buffer, sorted_K3, allow_pickle=False)
-        files[POSITIONS] = buffer.getvalue()
+        files[POSITIONS] = array_bytes(sorted_K3)
+    files |= beside or {}
     write_folder(folder, files)
-    for path in folder.iterdir():
-        if path.name not in files and (path.name == POSITIONS or _MOSAIC.search(path.name)):
-            path.unlink()
+    remove_older(folder, files)
     digest = hashlib.sha256()
     for data in files.values():
         digest.update(hashlib.sha256(data).digest())
     return list(files), digest.hexdigest(), sum(map(len, files.values()))
+
+
+def remove_older(folder: Path, names: Collection[str]) -> None:
+    """Remove the mosaics and positions of a folder that are not among `names`."""
+    for path in folder.iterdir():
+        if path.name not in names and (path.name == POSITIONS or _MOSAIC.search(path.name)):
+            path.unlink()
 
 
 def _patch_files(
