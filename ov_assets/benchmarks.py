@@ -1,11 +1,13 @@
-"""Benchmarks as steps: videos and questions prepared, codec assets computed; what is told and what must hold of them."""
+"""Benchmarks as steps: videos and questions prepared, codec assets computed; what is told, what must hold of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,22 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from ov_assets.checks import Finding, finding
-from ov_assets.components.step import Product
-from ov_assets.metadata import ledger_table, table, work_done
+from ov_assets.metadata import Product, ledger_table, table, work_done
 from ov_assets.previews import Pack, preview_markdown
 from ov_model.checks import check_images, check_positions, read_positions
 from ov_model.errors import UpstreamError, UsageError
 from ov_model.eval.benchmarks import Places, find_benchmark
-from ov_model.eval.prepare import PrepareConfig, Prepared, prepare
+from ov_model.eval.prepare import Prepared, PrepareOptions, prepare
+from ov_model.eval.state import State
 from ov_model.geometry import Geometry
+from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.layout import POSITIONS, Shard, ledger_path
 from ov_model.lake.ledger import FAILED, OK, read_ledger
+from ov_model.lake.stages import ASSETS, AssetsStage
 from ov_model.precompute import PrecomputeConfig, run
 
+_NOT_HERE = ("num_shards", "shard_id", "max_samples", "media_root", "allowed_roots", "overwrite", "retry_failed")
 _PREVIEWED, _SAMPLE_ROWS, _FAILURE_ROWS, _SHOWN = 2, 5, 10, 10
-ASSETS = "assets"
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,12 @@ class Preparation:
     """How benchmarks below a home are prepared.
 
     Args:
-        options: fields of PrepareConfig; precompute: fields of PrecomputeConfig.
+        precompute: fields of PrecomputeConfig that are set.
         missing_limit: share of a benchmark's videos that may be missing; failure_limit: that may have no asset.
     """
 
     home: Path
-    options: Mapping[str, Any]
+    options: PrepareOptions
     precompute: Mapping[str, Any]
     missing_limit: float
     failure_limit: float
@@ -57,10 +61,10 @@ class Preparation:
         """
         places = self.places(name)
         fixed = {"jsonl": places.videos_jsonl, "out_root": places.offline}
-        fields = {field.name for field in dataclasses.fields(PrecomputeConfig)}
+        fields = {field.name for field in dataclasses.fields(PrecomputeConfig)} - {*fixed, *_NOT_HERE}
         for option in self.precompute:
-            if option not in fields or option in fixed:
-                raise UsageError(f"precompute: {option} is no option here; there are: {', '.join(sorted(fields - {*fixed}))}")
+            if option not in fields:
+                raise UsageError(f"precompute: {option} is no option here; there are: {', '.join(sorted(fields))}")
         try:
             return TypeAdapter(PrecomputeConfig).validate_python({**self.precompute, **fixed})
         except ValidationError as error:
@@ -68,10 +72,20 @@ class Preparation:
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(f"precompute: {where} is {first['input']!r}: {first['msg']}") from error
 
+    def assets_hash(self, name: str) -> str:
+        """Changes with every option that decides an asset's bytes."""
+        config = self.precompute_config(name)
+        return hash_json([AssetsStage(config.out_root, config.asset_options()).config_hash, config.only_exists])[:16]
+
+    def geometry(self, name: str) -> Geometry:
+        """Of the codec assets."""
+        return self.precompute_config(name).asset_options().choose.geometry
+
     def make_videos(self, name: str) -> Product:
         """Download and extract what is missing, and list the videos."""
-        prepared = prepare(PrepareConfig(names=(name,), home=self.home, **self.options))[0]
-        return Product(prepared.data_version, _videos_metadata(self.places(name), prepared))
+        places = self.places(name)
+        prepared = prepare(places.benchmark, self.home, self.options)
+        return Product(_content(places), _videos_metadata(places, prepared))
 
     def make_assets(self, name: str) -> Product:
         """Compute the codec assets that are missing or of another configuration.
@@ -131,11 +145,13 @@ class Preparation:
 
     def check_samples(self, name: str) -> Finding:
         """As many questions as the registry knows."""
-        wanted, places = find_benchmark(name).num_samples, self.places(name)
-        found = read_state(places).get("samples")
-        numbers = {key: value for key, value in (("questions", found), ("expected", wanted)) if value is not None}
-        if wanted is None or found is None:
-            return Finding(True, f"{found if found is not None else 'no'} questions counted; how many there are, nobody says", numbers)
+        wanted = find_benchmark(name).num_samples
+        found = sum(line["n"] for line in read_videos(self.places(name)))
+        if wanted is None:
+            return Finding(
+                True, f"{found} questions; how many there should be, the registry does not say", {"questions": found}
+            )
+        numbers = {"questions": found, "expected": wanted}
         return Finding(found == wanted, f"{found} questions, the benchmark has {wanted}", numbers)
 
     def check_failures(self, name: str) -> Finding:
@@ -157,7 +173,7 @@ class Preparation:
 
     def check_whole(self, name: str) -> Finding:
         """Every asset has its mosaics, which open, and positions in order."""
-        geometry, places = self.precompute_config(name).geometry, self.places(name)
+        geometry, places = self.geometry(name), self.places(name)
         problems: list[str] = []
         assets = 0
         for row in _done(self.ledger(name)).iter_rows(named=True):
@@ -172,7 +188,7 @@ class Preparation:
             outputs = [offline / path for path in row["outputs"]]
             mosaics = tuple(sorted(path for path in outputs if path.suffix == ".jpg"))
             packs.append(Pack(row["id"], mosaics, next(path for path in outputs if path.name == POSITIONS)))
-        return preview_markdown(packs, self.precompute_config(name).geometry) if packs else "No assets."
+        return preview_markdown(packs, self.geometry(name)) if packs else "No assets."
 
 
 def read_videos(places: Places) -> Iterator[dict[str, Any]]:
@@ -181,9 +197,39 @@ def read_videos(places: Places) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in file)
 
 
-def read_state(places: Places) -> dict[str, Any]:
-    """What a preparation wrote down; empty where there was none."""
-    return json.loads(places.state.read_bytes()) if places.state.is_file() else {}
+def _content(places: Places) -> str:
+    """Hash of the questions and of what the videos are, not of where they lie."""
+    state = State.read(places.state)
+    questions = [state.files, {name: archive["parts"] for name, archive in state.archives.items()}]
+    if places.benchmark.builder:
+        questions = [[path.name, hash_file(path)] for path in sorted(places.dataset.iterdir())]
+    videos = [line | {"video": os.path.relpath(line["video"], places.home)} for line in read_videos(places)]
+    return hash_json([state.revision, questions, videos])[:16]
+
+
+def _videos_metadata(places: Places, prepared: Prepared) -> dict[str, Any]:
+    benchmark = places.benchmark
+    work = "all was there" if prepared.untouched else f"{prepared.downloaded / 1e6:.1f} MB downloaded"
+    return {
+        "work": f"{prepared.videos} videos, {len(prepared.missing)} missing; {work}",
+        "videos": prepared.videos,
+        "missing": len(prepared.missing),
+        "keys longer than a stem": prepared.shared,
+        "bytes": prepared.size,
+        "bytes downloaded now": prepared.downloaded,
+        "lmms-eval task": benchmark.task,
+        "repository": benchmark.repo or "built here",
+        "revision": prepared.revision,
+        "license": benchmark.license or "not stated",
+        "gated": benchmark.gated,
+        "seconds": round(prepared.seconds, 3),
+        "videos.jsonl": dg.MetadataValue.path(str(places.videos_jsonl)),
+        "dagster/partition_row_count": prepared.videos,
+        "dagster/uri": str(places.videos),
+        "sample": table(
+            [{"key": line["key"], "video": line["video"]} for line in islice(read_videos(places), _SAMPLE_ROWS)]
+        ),
+    }
 
 
 def _done(ledger: pl.DataFrame) -> pl.DataFrame:

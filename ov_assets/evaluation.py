@@ -15,10 +15,9 @@ from typing import Any
 import dagster as dg
 
 from ov_assets.checks import Finding, finding
-from ov_assets.components.step import Product
 from ov_assets.evaluation_process import EVALUATE
 from ov_assets.jobs import GrowingJsonl, Observer, run_job
-from ov_assets.metadata import table
+from ov_assets.metadata import Product, table
 from ov_model.errors import UpstreamError
 from ov_model.eval.benchmarks import find_benchmark
 from ov_model.eval.compare import describe_reproduction, paired_difference, reproduction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ _FAILURE_ROWS = 10
 _CELL = 160
 _PREVIEWED = 2
 _LEDGER_COLUMNS = ("id", "media", "kind", "status", "signal", "bytes")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a step made: its data version and what the UI is told; `work` is among it."""
+
+    data_version: str
+    metadata: dict[str, Any]
 
 
 def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, change: str) -> dict[str, Any]:
@@ -130,6 +139,7 @@ def _records_table(dataset: Dataset) -> dg.TableMetadataValue:
 
 
 def ledger_table(frame: pl.DataFrame, columns: Iterable[str]) -> dg.TableMetadataValue:
+    """Columns of a ledger's rows as a table of the UI."""
     rows = frame.select(*columns).iter_rows(named=True)
     return table([{k: v if isinstance(v, int) else _cell(v) for k, v in row.items()} for row in rows])
 

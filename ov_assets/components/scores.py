@@ -20,6 +20,8 @@ from ov_assets.evaluation import (
     check_reproduction,
     check_signals,
 )
+from ov_assets.guards import refuse_after_failed_checks
+from ov_assets.metadata import Product
 from ov_model.errors import UsageError
 from ov_model.lake.files import hash_json
 
@@ -90,7 +92,6 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             if value is not None and value < least:
                 raise UsageError(f"scores of {source.name}: {name} is {value}; it must be at least {least}")
         evaluator = self.evaluator(source, benchmarks, project)
-        upstream = {dg.AssetCheckKey(source.asset, name): False for name in source.checks}
         return StepAsset(
             key=evaluator.asset,
             description=f"{_TEXT}\n\n{description}".strip(),
@@ -99,10 +100,10 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             group=source.name,
             code_version=self._code_version(evaluator),
             columns=COLUMNS,
-            make=lambda context, benchmark: evaluator.score(context, benchmark or ""),
+            make=lambda context, benchmark: self._score(context, evaluator, benchmarks, benchmark or ""),
             there=evaluator.there,
             checks=self._checks(evaluator),
-            refuse=upstream | (benchmarks.blocking if CODEC in evaluator.visuals else {}),
+            refuse={dg.AssetCheckKey(source.asset, name): False for name in source.checks},
             partitions=benchmarks.partitions,
             config=CONFIG,
             owners=owners,
@@ -125,6 +126,16 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             cwd=project,
             observe_every=self.observe_every,
         )
+
+    @staticmethod
+    def _score(
+        context: dg.AssetExecutionContext, evaluator: Evaluator, benchmarks: BenchmarkSet, benchmark: str
+    ) -> Product:
+        """Score, unless a check of the benchmark failed and nobody asked by name for what can be had all the same."""
+        asked = context.op_execution_context.op_config.get("fallback") or evaluator.options.get("fallback", "none")
+        if asked == "none" and CODEC in evaluator.visuals:
+            refuse_after_failed_checks(context.instance, benchmarks.blocking, benchmark)
+        return evaluator.score(context, benchmark)
 
     def _code_version(self, evaluator: Evaluator) -> str:
         """Of the options that may change an answer; a batch's size may, by rounding."""

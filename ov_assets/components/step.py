@@ -5,25 +5,17 @@ As in a lane: chosen checks are evaluated also when only they are chosen, and no
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 
 from ov_assets.checks import Finding
 from ov_assets.guards import check_evaluation, check_result, check_spec, refuse_after_failed_checks
 from ov_assets.jobs import as_failure
+from ov_assets.metadata import Product
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError, UpstreamError
 
 StepEvent = dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation
-
-
-@dataclass(frozen=True)
-class Product:
-    """What a step made: its data version and what the UI is told; `work` is among it."""
-
-    data_version: str
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
