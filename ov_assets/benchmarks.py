@@ -151,7 +151,7 @@ class Preparation:
             return Finding(
                 True, f"{found} questions; how many there should be, the registry does not say", {"questions": found}
             )
-        numbers = {"questions": found, "expected": wanted}
+        numbers: dict[str, int | float] = {"questions": found, "expected": wanted}
         return Finding(found == wanted, f"{found} questions, the benchmark has {wanted}", numbers)
 
     def check_failures(self, name: str) -> Finding:

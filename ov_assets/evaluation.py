@@ -218,9 +218,14 @@ def _reported(folder: Path) -> list[str]:
     return [f"{key}: {why}" for key, why in list(named.items())[:_SHOWN]]
 
 
+def known_samples(benchmark: str) -> int | None:
+    """How many questions the registry says that a benchmark has."""
+    return find_benchmark(benchmark).num_samples
+
+
 def check_count(evaluator: Evaluator, benchmark: str) -> Finding:
     """As many questions as the benchmark has; a limited run is not the benchmark's score."""
-    known = find_benchmark(benchmark).num_samples
+    known = known_samples(benchmark)
     offenders, numbers = [], {}
     for visual, run in evaluator.runs(benchmark).items():
         top = headline(read_rows(Path(run["folder"])))

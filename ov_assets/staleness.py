@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.temporal_context import TemporalContext
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
@@ -17,7 +18,8 @@ _ON_ITS_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *IN_
 class Staleness:
     """The state of assets at one instant."""
 
-    def __init__(self, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> None:
+    def __init__(self, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None) -> None:
+        assert repository is not None, "Dagster evaluates every tick in a repository"
         self.instance = instance
         graph = repository.asset_graph
         now = TemporalContext(effective_dt=get_current_datetime(), last_event_id=None)

@@ -34,7 +34,7 @@ def benchmark_refresh(benchmarks: BenchmarkSet, runs: Sequence[str], cron: str, 
         if not made:
             return dg.SkipReason(f"no checkpoint was made yet; there could be: {', '.join(runs)}")
         newest = max(made, key=lambda run: made[run].timestamp)
-        requests = requests_for(staleness, benchmarks, newest)
+        requests = requests_for(staleness, benchmarks, newest, f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M:%S}")
         return requests or dg.SkipReason(f"{newest}: every score is fresh, or being made")
 
     return refresh
@@ -60,7 +60,7 @@ def new_checkpoint(benchmarks: BenchmarkSet, runs: Sequence[str]) -> dg.SensorDe
             if record is not None and record.storage_id > seen.get(run, -1):
                 seen[run] = record.storage_id
                 fresh.append(run)
-                requests += requests_for(staleness, benchmarks, run)
+                requests += requests_for(staleness, benchmarks, run, f"materialization {record.storage_id}")
         reason = f"{', '.join(fresh)}: every score is fresh, or being made" if fresh else "no new checkpoint"
         return dg.SensorResult(
             run_requests=requests,
@@ -71,8 +71,12 @@ def new_checkpoint(benchmarks: BenchmarkSet, runs: Sequence[str]) -> dg.SensorDe
     return look
 
 
-def requests_for(staleness: Staleness, benchmarks: BenchmarkSet, run: str) -> list[dg.RunRequest]:
-    """What to run so that a checkpoint's scores are fresh; the leaderboard alone where only it is stale."""
+def requests_for(staleness: Staleness, benchmarks: BenchmarkSet, run: str, occasion: str) -> list[dg.RunRequest]:
+    """What to run so that a checkpoint's scores are fresh; the leaderboard alone where only it is stale.
+
+    Args:
+        occasion: part of the runs' keys; Dagster starts no second run of a key.
+    """
     scores = _key(run, SCORES)
     requests = []
     for benchmark in benchmarks.names:
@@ -83,10 +87,10 @@ def requests_for(staleness: Staleness, benchmarks: BenchmarkSet, run: str) -> li
         needed[-1] |= staleness.failed(dg.AssetCheckKey(scores, _WHOLE), benchmark)
         if any(needed):
             selection = [*chain[needed.index(True) :], LEADERBOARD]
-            tags = {"ov/checkpoint": run}
-            requests.append(dg.RunRequest(asset_selection=selection, partition_key=benchmark, tags=tags))
+            run_key = f"{run}/{benchmark}/{occasion}"
+            requests.append(dg.RunRequest(run_key, asset_selection=selection, partition_key=benchmark))
     if not requests and staleness.stale(LEADERBOARD) and not staleness.in_flight(LEADERBOARD, None):
-        requests.append(dg.RunRequest(asset_selection=[LEADERBOARD]))
+        requests.append(dg.RunRequest(f"{LEADERBOARD.to_user_string()}/{occasion}", asset_selection=[LEADERBOARD]))
     return requests
 
 

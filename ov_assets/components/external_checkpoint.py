@@ -15,7 +15,7 @@ from ov_assets.environment import lake_root
 from ov_assets.evaluation import Source
 from ov_assets.metadata import Product
 from ov_model.errors import UpstreamError, UsageError
-from ov_model.eval.checkpoint import find_checkpoint
+from ov_model.extras import require
 from ov_model.lake.files import hash_json, write_json
 
 CHECKPOINT, FOUND = "checkpoint", "checkpoint.json"
@@ -38,6 +38,9 @@ class Foreign:
         Raises:
             UsageError: there is no such checkpoint, or it is not whole.
         """
+        require("eval", "huggingface_hub", "transformers")
+        from ov_model.eval.checkpoint import find_checkpoint
+
         found = find_checkpoint(self.checkpoint, self.revision, self.home / "hashes.json")
         pinned = {"checkpoint": self.checkpoint, "revision": found.revision or None, "hash": found.hash}
         write_json(self.home / FOUND, pinned)
