@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.table import Table
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
 from ov_model.geometry import Geometry
+from ov_model.lake.layout import safe_name
 from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.precompute import PrecomputeConfig
 from ov_model.stage1 import Stage1Config
@@ -243,7 +244,6 @@ def show(
     mosaics
         Folder of the mosaics, when it is not found by itself.
     """
-    from ov_model.lake.layout import safe_name
     from ov_model.show import print_shown, show_sample
 
     picture = out or Path(f"{safe_name(Path(sample).name)}.png")
@@ -294,6 +294,127 @@ def train(
     export = launch(load_recipe(recipe, set), data, out, nodes, fresh=fresh)
     console().print(str(export), soft_wrap=True)
     return 0
+
+
+@app.command(name="eval")
+def eval_(
+    *,
+    checkpoint: str,
+    tasks: str,
+    home: Path | None = None,
+    out: Path | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+    visual: Literal["codec", "frames"] = "codec",
+    offline_root: tuple[Path, ...] = (),
+    fallback: Literal["none", "frames"] = "none",
+    accept_unhashed: bool = False,
+    batch_size: int = 1,
+    num_processes: int = 1,
+    precision: Literal["auto", "bf16", "float32"] = "auto",
+    device: str | None = None,
+    limit: int | None = None,
+    rerun: bool = False,
+    require_signal: bool = False,
+) -> int:
+    """Score a checkpoint on benchmarks with lmms-eval; a finished run is found again, an unfinished one goes on.
+
+    Parameters
+    ----------
+    checkpoint
+        Folder that `from_pretrained` loads (RUN/export), or a hub repository.
+    tasks
+        Comma-separated: benchmarks by short or lmms-eval name, or any other task of lmms-eval.
+    home
+        Where the benchmarks were prepared [default: $HF_HOME, else .huggingface_cache].
+    out
+        Folder for this checkpoint's scores [default: scores/NAME].
+    name
+        What tables call the checkpoint [default: from its path].
+    revision
+        Of a hub repository.
+    visual
+        What a video is shown as: mosaics of chosen patches, or plain frames.
+    offline_root
+        Folder of codec assets; may be given several times [default: found below home by the tasks' names].
+    fallback
+        What is scored of a video without its asset: nothing at all begins, or plain frames, counted as MISS.
+    accept_unhashed
+        Take assets that do not say which video they were made from, as the reference's tool writes them.
+    batch_size
+        Questions answered together.
+    num_processes
+        Processes on this machine, one a GPU.
+    precision
+        auto is bf16 on a GPU, float32 on a CPU.
+    device
+        Such as cuda:0 or cpu [default: a GPU where there is one].
+    limit
+        Only the first so many questions of each task.
+    rerun
+        Score once more what is finished, and compare the answers.
+    require_signal
+        Refuse when the assets' signals are not those of the training data.
+    """
+    from ov_model.eval.report import print_scored
+    from ov_model.eval.run import EvalConfig, default_name, evaluate
+
+    shown = name or default_name(checkpoint)
+    scored = evaluate(
+        EvalConfig(
+            checkpoint=checkpoint,
+            home=home or benchmark_home(),
+            out=out or Path("scores") / safe_name(shown),
+            tasks=tuple(task.strip() for task in tasks.split(",") if task.strip()),
+            name=shown,
+            revision=revision,
+            visual=visual,
+            roots=offline_root,
+            fallback=fallback,
+            accept_unhashed=accept_unhashed,
+            batch_size=batch_size,
+            num_processes=num_processes,
+            precision=precision,
+            device=device,
+            limit=limit,
+            rerun=rerun,
+            require_signal=require_signal,
+        )
+    )
+    print_scored(scored, console())
+    return 3 if any(row.miss or row.invalid for one in scored for row in one.rows) else 0
+
+
+@app.command
+def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> None:
+    """Show the newest scores of every checkpoint on every benchmark, published figures beside them.
+
+    Parameters
+    ----------
+    scores
+        Folders to look for finished runs in [default: scores].
+    out
+        Folder to write the table (Markdown, CSV, Parquet) and its plot over time to.
+    json
+        Print JSON instead of a table.
+    """
+    from ov_model.eval.leaderboard import as_table, read_scores, write_board
+    from ov_model.eval.leaderboard import leaderboard as make
+    from ov_model.eval.report import print_board
+
+    found = read_scores(scores or (Path("scores"),))
+    if not found.height:
+        raise UsageError(f"no finished run below {', '.join(map(str, scores)) or 'scores'}; run ov eval first")
+    board = make(found) if out is None else write_board(out, found)
+    if json:
+        print_json(board.to_dicts())
+    else:
+        print_board(as_table(board), console())
+
+
+def benchmark_home() -> Path:
+    """lmms-eval's HF_HOME, else the folder that the reference takes."""
+    return Path(os.environ.get("HF_HOME") or ".huggingface_cache").expanduser()
 
 
 def console() -> Console:

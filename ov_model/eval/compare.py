@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
+
+from ov_model.eval.results import cluster_error
 
 _SHOWN = 20
 
@@ -56,8 +57,8 @@ def reproduction(now: pl.DataFrame, before: pl.DataFrame) -> Reproduction:
 def paired_difference(now: pl.DataFrame, before: pl.DataFrame, metric: str) -> Difference | None:
     """The paired difference of a metric, None where no document has it in both runs.
 
-    Documents about one video are not independent: the standard error is that of sums over videos (cluster-robust, with
-    the m/(m-1) correction for m videos), the interval is mean +- 1.96 standard errors.
+    Documents about one video are not independent: the standard error is clustered by video (`cluster_error`), the
+    interval is mean +- 1.96 standard errors.
     """
     keys = ["task", "doc_id"]
     frames = [frame.filter((pl.col("metric") == metric) & pl.col("score").is_not_null()) for frame in (now, before)]
@@ -65,13 +66,7 @@ def paired_difference(now: pl.DataFrame, before: pl.DataFrame, metric: str) -> D
     if not joined.height:
         return None
     change_N = (joined["score"] - joined["before"]).to_numpy()
-    mean = float(change_N.mean())
-    residuals = joined.select("cluster", (pl.Series("residual", change_N - mean)))
-    sum_M = residuals.group_by("cluster").agg(pl.col("residual").sum())["residual"].to_numpy()
-    videos = len(sum_M)
-    error = math.nan
-    if videos > 1:
-        error = float(np.sqrt(np.square(sum_M).sum() * videos / (videos - 1))) / len(change_N)
+    mean, error = float(change_N.mean()), cluster_error(change_N, joined["cluster"])
     return Difference(
         metric=metric,
         mean=mean,

@@ -23,19 +23,9 @@ PLAIN = "measured on plain frames"
 CSV, PARQUET, MARKDOWN, PLOT = "leaderboard.csv", "leaderboard.parquet", "leaderboard.md", "leaderboard.png"
 _KINDS = (MEASURED, PLAIN, DELTA, PUBLISHED)
 _COLUMNS = (
-    "checkpoint",
-    "kind",
-    "benchmark",
-    "percent",
-    "stderr",
-    "hit",
-    "miss",
-    "invalid",
-    "frames",
-    "samples",
-    "docs",
+    *("checkpoint", "kind", "benchmark", "percent", "stderr", "hit", "miss", "invalid"),
+    *("frames", "samples", "docs", "signals", "started_at", "run", "source"),
 )
-_COLUMNS = (*_COLUMNS, "signals", "started_at", "run", "source")
 _SCHEMA: dict[str, Any] = {name: SCHEMA.get(name, pl.String) for name in _COLUMNS}
 PUBLISHED_NAME = "OneVision encoder, Qwen3-4B probe"
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from ov_model.errors import UpstreamError
+from ov_model.errors import EvaluationFailed, UpstreamError
+from ov_model.eval.benchmarks import Benchmark
 from ov_model.lake.files import atomic_write
 
 SCORES, SAMPLE_SCORES, REPORT = "scores.parquet", "sample_scores.parquet", "report.json"
@@ -34,7 +39,7 @@ class ScoreRow:
 
     Args:
         task: lmms-eval's, a leaf of a group or the whole; headline: the benchmark's one figure.
-        value: as lmms-eval gives it; percent: the same in percent.
+        value: as lmms-eval gives it; percent: the same in percent; stderr: of percent, clustered by video.
         run: identity and attempt, the folder's last two parts.
         visual: `codec` mosaics or plain `frames`; hit, miss, invalid: documents whose video has an asset, has none, has
             one that may not be used; frames: documents scored on plain frames, images and text: those without video.
@@ -118,13 +123,17 @@ def read_samples(folder: Path) -> pl.DataFrame:
 
 
 def sample_table(
-    tasks: Mapping[str, Any], logged: Mapping[str, Iterable[Mapping[str, Any]]], clusters: Mapping[tuple[str, int], str]
+    tasks: Mapping[str, Any],
+    logged: Mapping[str, Iterable[Mapping[str, Any]]],
+    clusters: Mapping[tuple[str, int], str],
+    part: int | None = None,
 ) -> pl.DataFrame:
     """Each document's own score: the task's aggregation over that document alone.
 
     Args:
         tasks: lmms-eval's task objects by leaf name; logged: its sample logs.
         clusters: (task, doc_id) -> the video that the document is about; documents of one video are not independent.
+        part: which value counts where a metric is several.
     Returns:
         SAMPLE_SCHEMA; score is null where the metric means nothing for a single document.
     """
@@ -136,7 +145,7 @@ def sample_table(
             generation = next((arg for arg in sample["arguments"] if isinstance(arg, dict)), {})
             for metric, aggregate in aggregations.items():
                 if metric in sample:
-                    score = _alone(aggregate, sample[metric], task)
+                    score = _alone(aggregate, sample[metric], task, part)
                     doc_id = int(sample["doc_id"])
                     rows.append(
                         {
@@ -157,10 +166,86 @@ def is_greedy(generation: Mapping[str, Any]) -> bool:
     return not generation.get("do_sample") and not (generation.get("temperature") or 0) > 0
 
 
-def _alone(aggregate: Any, value: Any, task: Any) -> float | None:
+def flat(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Metrics as numbers: several values of one are `metric[0]`, `metric[name]`; what is no number is left out."""
+    for name, value in values.items():
+        parts = (
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, (list, tuple))
+            else ()
+        )
+        for key, part in parts:
+            if isinstance(part, Real):
+                yield f"{name}[{key}]", float(part)
+        if isinstance(value, Real):
+            yield name, float(value)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a leaf task, or of the whole benchmark."""
+
+    task: str
+    name: str
+    value: float
+
+    @property
+    def key(self) -> str:
+        """The metric's name in the sample table."""
+        return self.name.partition("[")[0]
+
+
+def headline_of(benchmark: Benchmark, found: Sequence[Metric], table: pl.DataFrame) -> Metric:
+    """The benchmark's one figure; of a group, the mean over its tasks weighted by their questions.
+
+    Raises:
+        EvaluationFailed: no task has that metric.
+    """
+    part = benchmark.metric_part
+    wanted = (
+        {benchmark.metric, f"{benchmark.metric}[{part}]"} if benchmark.metric else {found[0].name} if found else set()
+    )
+    metrics = [metric for metric in found if metric.name in wanted]
+    if not metrics:
+        raise EvaluationFailed(
+            f"benchmark {benchmark.name}: lmms-eval gave no number for {benchmark.metric or 'any metric'}; it gave "
+            f"{', '.join(metric.name for metric in found) or 'nothing'}"
+        )
+    if len(metrics) == 1:
+        return replace(metrics[0], task=benchmark.task) if metrics[0].task != benchmark.task else metrics[0]
+    weights = [table.filter(task=metric.task)["doc_id"].n_unique() for metric in metrics]
+    mean = sum(metric.value * weight for metric, weight in zip(metrics, weights, strict=True)) / sum(weights)
+    return Metric(benchmark.task, metrics[0].name, mean)
+
+
+def standard_error(samples: pl.DataFrame, scale: float) -> float | None:
+    """Standard error of the mean score, documents of one video taken together; None where it cannot be told."""
+    scored = samples.filter(pl.col("score").is_not_null())
+    if scored.height < samples.height or not scored.height:
+        return None
+    error = cluster_error(scored["score"].to_numpy(), scored["cluster"])
+    return error * scale if math.isfinite(error) else None
+
+
+def cluster_error(value_N: NDArray[np.float64], clusters: pl.Series) -> float:
+    """Standard error of a mean when values of one cluster are not independent; NaN for fewer than two clusters.
+
+    Sums of residuals over clusters, with the m/(m-1) correction for m clusters.
+    """
+    residuals = pl.DataFrame({"cluster": clusters, "residual": value_N - value_N.mean()})
+    sum_M = residuals.group_by("cluster").agg(pl.col("residual").sum())["residual"].to_numpy()
+    if len(sum_M) < 2:
+        return math.nan
+    return float(np.sqrt(np.square(sum_M).sum() * len(sum_M) / (len(sum_M) - 1))) / len(value_N)
+
+
+def _alone(aggregate: Any, value: Any, task: Any, part: int | None) -> float | None:
     """A metric of one document: a number that is none, or that the aggregation cannot make, is null."""
     given = {"args": task.args} if "args" in inspect.signature(aggregate).parameters else {}
     try:
-        return float(aggregate([value], **given))
+        result = aggregate([value], **given)
+        return float(result if part is None or isinstance(result, Real) else result[part])
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, AttributeError):
         return None

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from ov_model.errors import EvaluationFailed, OvError, UsageError
 from ov_model.eval.benchmarks import Benchmark, Places, find_task
-from ov_model.eval.checkpoint import find_checkpoint
+from ov_model.eval.identity import checkpoint_folder, checkpoint_hash, training_signals
 from ov_model.eval.results import REPORT, ScoreRow, read_rows
 from ov_model.extras import require
 from ov_model.lake.files import hash_json, write_json
@@ -116,11 +116,11 @@ def evaluate(config: EvalConfig) -> list[Scored]:
     with ExitStack() as stack:
         for name in sorted(benchmark.name for benchmark in benchmarks):
             stack.enter_context(ShardLock(config.out / name / LOCK))
-        checkpoint = find_checkpoint(config.checkpoint, config.revision, cache / "checkpoints.json")
+        folder = checkpoint_folder(config.checkpoint, config.revision)
         errors, job = cache / ERRORS, cache / "job.json"
         for path in [*errors.glob("*.json"), cache / "outcome.json"]:
             path.unlink(missing_ok=True)
-        write_json(job, _job(config, benchmarks, checkpoint.folder, checkpoint.hash, checkpoint.signals))
+        write_json(job, _job(config, benchmarks, folder, checkpoint_hash(folder, cache / "checkpoints.json")))
         code = guarded(_command(job, errors, config.num_processes), _environment(config, benchmarks))
         outcome = _read(cache / "outcome.json")
         if code or "scored" not in outcome:
@@ -150,15 +150,15 @@ def default_name(checkpoint: str) -> str:
     return parts[-2] if len(parts) > 1 and len(parts[-1]) == 16 and "checkpoint" in path.absolute().parts else parts[-1]
 
 
-def _job(
-    config: EvalConfig, benchmarks: list[Benchmark], folder: Path, content: str, signals: dict[str, int] | None
-) -> dict[str, Any]:
+def _job(config: EvalConfig, benchmarks: list[Benchmark], folder: Path, content: str) -> dict[str, Any]:
+    """What the scoring process reads: the configuration, paths absolute, and what is known of the checkpoint."""
+    told = config.training_signals
     return asdict(config) | {
         "tasks": [benchmark.name for benchmark in benchmarks],
         "name": config.name or default_name(config.checkpoint),
-        "folder": str(folder.absolute()),
+        "folder": str(folder),
         "checkpoint_hash": content,
-        "training_signals": signals if config.training_signals is None else config.training_signals,
+        "training_signals": training_signals(folder) if told is None else told,
         "home": str(config.home.absolute()),
         "out": str(config.out.absolute()),
         "roots": [str(root.absolute()) for root in config.roots],
