@@ -62,7 +62,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
     owners: Sequence[str] = ()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return self.definitions(context.path.name, [name for name, _ in scored_runs(context)])
+        return self.definitions(context.path.name, scored_runs(context))
 
     def benchmark_set(self, name: str) -> BenchmarkSet:
         """What assets that build on these benchmarks see.

@@ -39,22 +39,25 @@ class Foreign:
             UsageError: there is no such checkpoint, or it is not whole.
         """
         require("eval", "huggingface_hub", "transformers")
-        from ov_model.eval.checkpoint import find_checkpoint
+        from ov_model.eval.checkpoint import Checkpoint
+        from ov_model.eval.identity import checkpoint_folder, checkpoint_hash, training_signals
 
-        found = find_checkpoint(self.checkpoint, self.revision, self.home / "hashes.json")
-        pinned = {"checkpoint": self.checkpoint, "revision": found.revision or None, "hash": found.hash}
-        write_json(self.home / FOUND, pinned)
-        files = [path for path in found.folder.iterdir() if path.is_file()]
+        folder = Checkpoint.open(str(checkpoint_folder(self.checkpoint, self.revision))).folder
+        commit = None if Path(self.checkpoint).is_dir() else folder.name
+        version = checkpoint_hash(folder, self.home / "hashes.json")
+        write_json(self.home / FOUND, {"checkpoint": self.checkpoint, "revision": commit, "hash": version})
+        signals = training_signals(folder)
+        files = [path for path in folder.iterdir() if path.is_file()]
         metadata = {
-            "work": f"{self.checkpoint} is {found.hash}",
+            "work": f"{self.checkpoint} is {version}",
             "checkpoint": self.checkpoint,
-            "commit": found.revision or "a folder, without commits",
+            "commit": commit or "a folder, without commits",
             "files": len(files),
             "bytes": sum(path.stat().st_size for path in files),
-            "training signals": "not said by the checkpoint" if found.signals is None else found.signals,
-            "dagster/uri": str(found.folder),
+            "training signals": "not said by the checkpoint" if signals is None else signals,
+            "dagster/uri": str(folder),
         }
-        return Product(found.hash, metadata)
+        return Product(version, metadata)
 
     def locate(self) -> tuple[str, str | None]:
         """The folder, or the repository with the commit that was found.

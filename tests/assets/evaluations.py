@@ -22,6 +22,7 @@ from ov_model.eval.results import REPORT, SAMPLE_SCHEMA, SCORES, ScoreRow, write
 from ov_model.lake.files import hash_json, write_json
 
 BENCHMARKS = ("lvbench", "mlvu_dev")
+MISS = {"task": "t", "key": "clip", "status": "miss", "video": "/clip.mp4", "reason": "no asset"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -158,10 +159,10 @@ class PretendedScoring:
         identity = Path(config["out"]) / benchmark / hash_json(decides)[:16]
         attempts = sorted(identity.glob(f"*/{SCORES}"))
         reused = bool(attempts) and not config["rerun"]
-        folder = attempts[-1].parent if reused else identity / f"{len(attempts):04d}"
+        folder = attempts[-1].parent if reused else identity / str(len(attempts))
         if not reused:
             rows, samples = self.rows(config, visual, folder, limit)
-            write_json(folder / REPORT, {"problems": {"clip": "no asset"} if self.counts.get("miss") else {}})
+            write_json(folder / REPORT, {"missing": [MISS] if self.counts.get("miss") else []})
             (folder / "answers.jsonl").write_text('{"answer": "A"}\n' * limit)
             write_scores(folder, rows, samples)
         rows = [ScoreRow(**row) for row in pl.read_parquet(folder / SCORES).to_dicts()]
