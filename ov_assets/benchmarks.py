@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,13 +39,14 @@ class Preparation:
     """How benchmarks below a home are prepared.
 
     Args:
-        precompute: fields of PrecomputeConfig that are set.
+        precompute: fields of PrecomputeConfig that are set; overrides: those that are other for some benchmarks.
         missing_limit: share of a benchmark's videos that may be missing; failure_limit: that may have no asset.
     """
 
     home: Path
     options: PrepareOptions
     precompute: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, Any]]
     missing_limit: float
     failure_limit: float
 
@@ -62,20 +63,25 @@ class Preparation:
         places = self.places(name)
         fixed = {"jsonl": places.videos_jsonl, "out_root": places.offline}
         fields = {field.name for field in dataclasses.fields(PrecomputeConfig)} - {*fixed, *_NOT_HERE}
-        for option in self.precompute:
+        given = {**self.precompute, **self.overrides.get(name, {})}
+        for option in given:
             if option not in fields:
                 raise UsageError(f"precompute: {option} is no option here; there are: {', '.join(sorted(fields))}")
         try:
-            return TypeAdapter(PrecomputeConfig).validate_python({**self.precompute, **fixed})
+            return TypeAdapter(PrecomputeConfig).validate_python({**given, **fixed})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(f"precompute: {where} is {first['input']!r}: {first['msg']}") from error
 
-    def assets_hash(self, name: str) -> str:
-        """Changes with every option that decides an asset's bytes."""
-        config = self.precompute_config(name)
-        return hash_json([AssetsStage(config.out_root, config.asset_options()).config_hash, config.only_exists])[:16]
+    def assets_hash(self, names: Sequence[str]) -> str:
+        """Changes with every option that decides the bytes of an asset of these benchmarks."""
+        configs = {name: self.precompute_config(name) for name in names}
+        hashes = {
+            name: [AssetsStage(config.out_root, config.asset_options()).config_hash, config.only_exists]
+            for name, config in configs.items()
+        }
+        return hash_json(hashes)[:16]
 
     def geometry(self, name: str) -> Geometry:
         """Of the codec assets."""

@@ -47,7 +47,8 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
 
     `benchmarks`: short names or lmms-eval's; unset: the demo's and the eight. `keep_archives`: once unpacked.
     `missing_limit`: share of a benchmark's videos that may be missing; `failure_limit`: that may have no codec asset.
-    `precompute`: options called as the flags of `ov precompute`. `cron`: when the schedule `benchmark_refresh` scores
+    `precompute`: options called as the flags of `ov precompute`; `overrides`: those that are other for one benchmark,
+    `{demo: {num_images: 2}}`. `cron`: when the schedule `benchmark_refresh` scores
     the newest checkpoint on what is stale or missing (both it and the sensor `new_checkpoint` begin switched off).
     """
 
@@ -56,6 +57,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
     missing_limit: float = 0.0
     failure_limit: float = 0.05
     precompute: dict[str, Any] | None = None
+    overrides: dict[str, dict[str, Any]] | None = None
     cron: str = "0 3 * * *"
     timezone: str = "UTC"
     description: str = ""
@@ -119,7 +121,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             deps=[benchmarks.videos],
             kinds=frozenset({"jpeg", "numpy"}),
             group=name,
-            code_version=preparation.assets_hash(benchmarks.names[0]),
+            code_version=preparation.assets_hash(benchmarks.names),
             columns=_ASSET_COLUMNS,
             make=_made(preparation.make_assets),
             there=preparation.assets_there,
@@ -136,7 +138,9 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             if not 0 <= getattr(self, limit) <= 1:
                 raise UsageError(f"{name}: {limit} is {getattr(self, limit)}, expected a share between 0 and 1")
         options = PrepareOptions(archives="keep" if self.keep_archives else "delete")
-        return Preparation(lake_root() / name, options, self.precompute or {}, self.missing_limit, self.failure_limit)
+        overrides = {find_benchmark(benchmark).name: given for benchmark, given in (self.overrides or {}).items()}
+        home, limits = lake_root() / name, (self.missing_limit, self.failure_limit)
+        return Preparation(home, options, self.precompute or {}, overrides, *limits)
 
     def _checks(self, preparation: Preparation) -> dict[str, dict[str, StepCheck]]:
         return {

@@ -32,9 +32,9 @@ COLUMNS = dg.TableSchema(
     [
         dg.TableColumn("metric", "str", "of a task; the benchmark's one figure is the headline"),
         dg.TableColumn("percent", "float64", "the metric in percent"),
-        dg.TableColumn("hit", "int64", "questions whose video has its codec asset"),
-        dg.TableColumn("miss", "int64", "questions whose video has none"),
-        dg.TableColumn("invalid", "int64", "questions whose video has one that may not be used"),
+        dg.TableColumn("hit", "int64", "videos that have their codec asset"),
+        dg.TableColumn("miss", "int64", "videos that have none"),
+        dg.TableColumn("invalid", "int64", "videos that have one that may not be used"),
         dg.TableColumn("samples", "int64", "questions scored"),
     ]
 )
