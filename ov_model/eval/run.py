@@ -97,7 +97,7 @@ class Scored:
     def data_version(self) -> str:
         """Changes with the scores and the answers, not with when or where they were made."""
         values = [[row.task, row.metric, row.value, row.hit, row.miss, row.invalid] for row in self.rows]
-        return hash_json([self.headline.run.split("/")[0], values, self.report["answers_hash"]])[:16]
+        return hash_json([values, self.report["answers_hash"]])[:16]
 
 
 def evaluate(config: EvalConfig) -> list[Scored]:
