@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from lmms_eval.api.model import lmms
 
 from ov_model.codec.video import quiet
 from ov_model.errors import SampleError, UsageError
-from ov_model.eval.answer import Prompted, Prompts, generate, likelihoods
+from ov_model.eval.answer import Prompts, generate, likelihoods
 from ov_model.eval.asset import AssetFault
 from ov_model.eval.checkpoint import Checkpoint, choose_dtype
 from ov_model.eval.journal import Entry, Journal
@@ -51,9 +52,9 @@ _PATIENCE = timedelta(hours=12)
 
 @dataclass(frozen=True)
 class Shown:
-    """What a question's document showed, read; or the answer that an earlier run gave to the same."""
+    """What a question's document showed; or, unread, the answer that an earlier run gave to the same."""
 
-    visual: VisualSample | None = None
+    visual: VisualSample
     visual_hash: str = ""
     earlier: Entry | None = None
 
@@ -122,9 +123,12 @@ class OneVisionCodec(lmms):
         self._start_processes(device)
         self.dtype = choose_dtype(str(dtype), self._device)
         self._given = (model,)
-        self._tokenizer = tokenizer if tokenizer is not None else self.checkpoint.tokenizer()  # type: ignore[union-attr]
-        config = model.config.to_dict() if self.checkpoint is None else self.checkpoint.config
-        recipe = None if self.checkpoint is None else self.checkpoint.geometry
+        if self.checkpoint is None:
+            config, recipe = model.config.to_dict(), None
+            self._tokenizer = tokenizer
+        else:
+            config, recipe = self.checkpoint.config, self.checkpoint.geometry
+            self._tokenizer = tokenizer if tokenizer is not None else self.checkpoint.tokenizer()
         encoder = config.get("vision_config") or {}
         self.geometry = settings.geometry(recipe, geometry, int(encoder.get("patch_size", Geometry.encoder_patch)))
         self.prompts = Prompts(self._tokenizer, asked_length or _longest(config))
@@ -223,66 +227,67 @@ class OneVisionCodec(lmms):
         return results
 
     def _batches(self, questions: Sequence[Question], documents: Documents) -> Iterator[list[tuple[Question, Any]]]:
-        """Questions with their answers: those of an earlier run first where they come, the others in batches."""
+        """Batches of questions with their answers.
+
+        What a batch is made of depends on the questions alone: one that an earlier run answered in part is asked whole
+        again, so that a resumed run rounds as one that was never interrupted.
+        """
         setting = self._setting()
-        ordered = sorted(questions, key=self._order)
+        batches = _chunks(sorted(questions, key=self._order), self.batch_size)
         loaded = prefetch(
             lambda question: self._show(question, documents, setting),
-            ordered,
+            chain.from_iterable(batches),
             threads=self.threads,
             ahead=self.batch_size + self.threads,
         )
-        waiting: list[tuple[Prompted, str]] = []
-        start = time.perf_counter()
-        for question, shown in loaded:
-            self._seconds["preprocess"] += time.perf_counter() - start
-            if shown.earlier is not None:
-                self._count(shown.earlier, reused=True)
-                yield [(question, shown.earlier.answer)]
-            else:
-                assert shown.visual is not None
-                if waiting and not _together(waiting[0][0].question, question):
-                    yield self._ask(waiting, setting)
-                    waiting = []
-                prompted = self.prompts.build(question, shown.visual)
-                if prompted.cut:
-                    self._done["cut"] += 1
-                    log.warning("%s: %d tokens of its text's beginning are cut", question.name, prompted.cut)
-                waiting.append((prompted, shown.visual_hash))
-                if len(waiting) >= (1 if question.options.do_sample else self.batch_size):
-                    yield self._ask(waiting, setting)
-                    waiting = []
+        for batch in batches:
             start = time.perf_counter()
-        if waiting:
-            yield self._ask(waiting, setting)
+            shown = [one for _, one in islice(loaded, len(batch))]
+            earlier = [one.earlier for one in shown]
+            if not all(earlier):
+                shown = [
+                    self._show(q, documents, "") if one.earlier else one for q, one in zip(batch, shown, strict=True)
+                ]
+            self._seconds["preprocess"] += time.perf_counter() - start
+            if all(earlier):
+                yield [(question, self._count(entry)) for question, entry in zip(batch, earlier, strict=True)]
+            else:
+                yield self._ask(batch, shown, setting)
 
-    def _ask(self, batch: Sequence[tuple[Prompted, str]], setting: str) -> list[tuple[Question, Any]]:
+    def _ask(self, batch: Sequence[Question], shown: Sequence[Shown], setting: str) -> list[tuple[Question, Any]]:
         model = self.model
         start = time.perf_counter()
-        prompted = [one for one, _ in batch]
-        work = generate if prompted[0].question.type == GENERATE else likelihoods
+        prompted = [self.prompts.build(question, one.visual) for question, one in zip(batch, shown, strict=True)]
+        for one in prompted:
+            if one.cut:
+                self._done["cut"] += 1
+                log.warning("%s: %d tokens of its text's beginning are cut", one.question.name, one.cut)
+        work = generate if batch[0].type == GENERATE else likelihoods
         answers = work(model, self.prompts, prompted)
         self._seconds["generate"] += time.perf_counter() - start
-        entries = []
-        for (one, visual_hash), answer in zip(batch, answers, strict=True):
-            question, visual = one.question, one.visual
-            entry = Entry(
-                *question.key, question.prompt_hash(setting), visual_hash, answer, visual.kind, visual.num_tokens
-            )
-            if not question.padding:
-                entries.append(entry)
-                self._count(entry, reused=False)
+        entries = [
+            Entry(*q.key, q.prompt_hash(setting), one.visual_hash, answer, one.visual.kind, one.visual.num_tokens)
+            for q, one, answer in zip(batch, shown, answers, strict=True)
+            if not q.padding
+        ]
         if self._journal is not None:
             self._journal.append(entries)
-        return [(one.question, answer) for one, answer in zip(prompted, answers, strict=True)]
+        for entry in entries:
+            self._count(entry, reused=False)
+        return list(zip(batch, answers, strict=True))
 
     def _show(self, question: Question, documents: Documents, setting: str) -> Shown:
-        """Read what a question's document shows, unless the journal has the answer to the same."""
-        earlier = self._journal.find(question.key, question.prompt_hash(setting)) if self._journal else None
+        """Read what a question's document shows, unless the journal has the answer to the same.
+
+        Args:
+            setting: as in `_setting`; empty: the journal is not asked.
+        """
+        asked = self._journal if setting else None
+        earlier = None if asked is None else asked.find(question.key, question.prompt_hash(setting))
 
         def shown(identity: str, read: Callable[[], VisualSample]) -> Shown:
             if earlier is not None and earlier.visual_hash == identity:
-                return Shown(earlier=earlier)
+                return Shown(text_sample(name), identity, earlier)
             return Shown(read(), identity)
 
         name, geometry = question.name, self.geometry
@@ -315,10 +320,12 @@ class OneVisionCodec(lmms):
         options = hash_json(repr((question.type, question.options)))
         return options, kind, -len(question.context), question.number
 
-    def _count(self, entry: Entry, *, reused: bool) -> None:
+    def _count(self, entry: Entry, *, reused: bool = True) -> Any:
+        """The entry's answer, counted."""
         self._done["answers"] += 1
         self._done["reused"] += reused
         self._done["visual_tokens"] += entry.visual_tokens
+        return entry.answer
 
     def _setting(self) -> str:
         """What else decides an answer: checkpoint, precision, geometry, length, pictures, this code."""
@@ -332,9 +339,9 @@ class OneVisionCodec(lmms):
         for found, documents, _, _ in parts:
             self.preflight.documents |= documents
             for place, one in found.items():
-                if one.status != self.preflight.found.get(place, one).status and one.reason:
+                known = self.preflight.found.setdefault(place, one)
+                if one.status != known.status and one.reason:
                     self.preflight.found[place] = one
-                self.preflight.found.setdefault(place, one)
         if self.rank or self._report is None:
             return
         done = {name: sum(part[2][name] for part in parts) for name in self._done}
@@ -370,8 +377,17 @@ def _repeated(question: Question) -> tuple[Any, ...]:
     return (*question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
 
 
-def _together(first: Question, second: Question) -> bool:
-    return first.type == second.type and first.options == second.options
+def _chunks(questions: Sequence[Question], size: int) -> list[list[Question]]:
+    """Batches of neighbors that share type and options; a sampled question is alone."""
+    batches: list[list[Question]] = []
+    for question in questions:
+        last = batches[-1] if batches else []
+        alike = last and (last[0].type, last[0].options) == (question.type, question.options)
+        if alike and len(last) < size and not question.options.do_sample:
+            last.append(question)
+        else:
+            batches.append([question])
+    return batches
 
 
 def _longest(config: dict[str, Any]) -> int | None:

@@ -16,7 +16,8 @@ import polars as pl
 from ov_model.codec.folder import frame_files
 from ov_model.errors import SampleError
 from ov_model.eval.asset import INVALID, MISS, AssetFault, check_asset, hash_asset
-from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family, stem_key
+from ov_model.eval.keys import video_stem
+from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family
 from ov_model.geometry import Geometry
 from ov_model.lake.files import atomic_write, hash_json
 from ov_model.lake.ledger import read_ledger
@@ -147,7 +148,7 @@ class Lookup:
         """HIT, MISS or invalid, and why."""
         path = Path(video)
         keys = candidate_keys(path)
-        missing = Found(task, video, stem_key(path), MISS)
+        missing = Found(task, video, video_stem(path), MISS)
         if not path.exists():
             return replace(missing, status=UNREADABLE, reason=f"{video}: the video is not there")
         candidates = self.index.find(task, keys)

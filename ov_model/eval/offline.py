@@ -24,6 +24,7 @@ import polars as pl
 from ov_model.errors import UsageError
 from ov_model.eval.asset import AssetFault, options_hash, read_meta
 from ov_model.eval.benchmarks import BENCHMARKS, Benchmark
+from ov_model.eval.keys import video_stem
 from ov_model.lake.files import atomic_write, hash_json
 from ov_model.lake.layout import ASSET_META, short_sha1
 
@@ -169,18 +170,13 @@ def candidate_keys(video: Path) -> tuple[str, ...]:
     The most telling come first: the path below some folder flattened, with and without the hash that keeps equal ones
     apart; last the stem alone.
     """
-    stem = stem_key(video)
+    stem = video_stem(video)
     parents = [part for part in video.parts[:-1] if part != video.anchor][-_DEPTH:]
     names = [f"{short_sha1(str(video.parent))}__{stem}"]
     for start in range(len(parents) + 1):
         key = "__".join([*parents[start:], stem])
         names += [f"{key}__{short_sha1('/'.join([*parents[start:], video.name]))}", key]
     return tuple(dict.fromkeys(names))
-
-
-def stem_key(video: Path) -> str:
-    """The usual key: a file's stem, or the name of a folder of frames."""
-    return video.name if video.is_dir() else video.stem
 
 
 def benchmark_of(task: str) -> Benchmark | None:

@@ -16,9 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 from ov_model.errors import OvError, UsageError
 from ov_model.eval.asset import INVALID, MISS, AssetFault
+from ov_model.eval.keys import video_stem
 from ov_model.eval.lookup import HIT, UNREADABLE, Found, Lookup, VideoHashes, assets_hash, one_configuration
 from ov_model.eval.missing import refuse
-from ov_model.eval.offline import OfflineIndex, Roots, find_roots, stem_key
+from ov_model.eval.offline import OfflineIndex, Roots, find_roots
 from ov_model.eval.questions import Document, Documents, Question, Visual
 from ov_model.geometry import Geometry
 
@@ -294,7 +295,7 @@ def _unnamed(question: Question, visual: Visual) -> Found:
 
 
 def _as_frames(task: str, video: str) -> Found:
-    key = stem_key(Path(video))
+    key = video_stem(Path(video))
     if Path(video).exists():
         return Found(task, video, key, FRAMES)
     return Found(task, video, key, UNREADABLE, f"{video}: the video is not there")

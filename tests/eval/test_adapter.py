@@ -354,6 +354,44 @@ def test_likelihoods_are_those_of_the_answer_alone_and_together(made: Path) -> N
     assert value >= max(value for value, _ in found[:3])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_journal_answers_again_and_a_batch_answered_in_part_is_asked_whole(
+    made: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "answers.jsonl"
+    first = adapter(made, journal=journal, batch_size=batch_size)
+    answers = first.generate_until(requests(first, mixed(made)))
+    again = adapter(made, journal=journal, batch_size=batch_size)
+    monkeypatch.setattr("ov_model.eval.adapter.generate", lambda *_: pytest.fail("asked again"))
+    assert again.generate_until(requests(again, mixed(made))) == answers
+    assert report(made)["reused"] == len(answers)
+    monkeypatch.undo()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:4]))
+    resumed = adapter(made, journal=journal, batch_size=batch_size)
+    assert resumed.generate_until(requests(resumed, mixed(made))) == answers
+    assert report(made)["reused"] == (4 if batch_size == 1 else 3)
+
+
+def test_a_journals_answer_to_another_asset_picture_or_question_is_not_taken(place: Path) -> None:
+    journal = place / "answers.jsonl"
+    asked = mixed(place)
+    first = adapter(place, journal=journal)
+    first.generate_until(requests(first, asked))
+    other = video(place / "other.mp4", seed=77)
+    target = Path(asked[0]["visual"][0])
+    shutil.copy(other, target)
+    write_asset(place / "home" / "bench_offline" / "assets", "clip0", target)
+    asked[1]["question"] = "Something else?"
+    asked[4]["visual"] = [Image.fromarray(picture("noise", 3, 90, 50))]
+    again = adapter(place, journal=journal)
+    again.generate_until(requests(again, asked))
+    assert report(place)["reused"] == len(asked) - 3
+    once_more = adapter(place, journal=journal, max_length=4000)
+    once_more.generate_until(requests(once_more, asked))
+    assert report(place)["reused"] == 0
+
+
 def question(text: str, **options: Any) -> Question:
     return Question(0, "bench", "test", 7, 0, 0, text, None, GenerationOptions(max_new_tokens=5, **options))
 
@@ -369,7 +407,7 @@ def test_a_prompt_is_the_templates_with_the_pictures_first() -> None:
 
 
 def test_a_templates_trimming_is_kept() -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer: Any = tiny_tokenizer()
     tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "message['content'] | trim")
     found = Prompts(tokenizer, None).build(question("  Hello \n"), text_sample("x")).ids
     assert found == build_prompt([{"from": "human", "value": "  Hello \n"}], tokenizer, 0)

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ov_model.errors import UsageError
+from ov_model.eval.keys import video_keys
 from ov_model.eval.offline import OfflineIndex, candidate_keys, family, find_roots, same_benchmark
 from tests.eval.assets import cfg, write_meta
 
@@ -106,6 +109,21 @@ def test_keys_are_the_flattened_path_and_the_stem(tmp_path: Path) -> None:
     folder = tmp_path / "tvqa" / "clip.v2"
     folder.mkdir(parents=True)
     assert "tvqa__clip.v2" in candidate_keys(folder)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.lists(st.sampled_from(["a", "B", "b", "x.y"]), min_size=1, max_size=4).map(tuple), min_size=1))
+def test_every_key_that_is_made_is_looked_for(names: set[tuple[str, ...]]) -> None:
+    root = Path("/data/videos")
+    paths = [str(root.joinpath(*parts).with_suffix(suffix)) for parts in names for suffix in (".mp4", ".mkv")]
+    for path, key in video_keys(paths, root).items():
+        assert key in candidate_keys(Path(path))
+
+
+def test_a_video_outside_the_videos_folder_is_looked_for() -> None:
+    paths = ["/elsewhere/a.mp4", "/data/a.mp4"]
+    for path, key in video_keys(paths, Path("/data")).items():
+        assert key in candidate_keys(Path(path))
 
 
 def test_roots_are_found_by_the_tasks_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_a_killed_run_resumes_and_two_processes_answer_as_one(made: Path, tmp_pa
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     killed = start(job(made, resumed, die_after=3))
     assert finish(start(job(made, whole)), killed) == [0, -9]
-    assert finish(*world(job(made, resumed, batch_size=2), 2)) == [0, 0]
+    assert finish(*world(job(made, resumed), 2)) == [0, 0]
     assert answers(resumed) == answers(whole)
     assert len(answers(whole)) == DOCUMENTS
     found = json.loads((resumed / "report.json").read_text())
