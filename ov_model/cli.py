@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ov_model import __version__
 from ov_model.errors import OvError, UsageError
+from ov_model.eval.prepare import PrepareOptions
 from ov_model.geometry import Geometry
 from ov_model.lake.layout import safe_name
 from ov_model.lake.ledger import FAILED, Report, read_ledger
@@ -410,6 +411,78 @@ def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> N
         print_json(board.to_dicts())
     else:
         print_board(as_table(board), console())
+
+
+benchmark = App(name="benchmark", help="The benchmarks: what there is and what lies here; fetch and unpack them.")
+app.command(benchmark)
+
+
+@benchmark.command(name="list")
+def benchmark_list(*, home: Path | None = None, json: bool = False) -> None:
+    """List the benchmarks: access, license, published scores, and what of them lies here.
+
+    Parameters
+    ----------
+    home
+        Where benchmarks are prepared [default: $HF_HOME, else .huggingface_cache].
+    json
+        Print JSON instead of a table.
+    """
+    from ov_model.eval.commands import list_benchmarks, print_benchmarks
+
+    if json:
+        print_json(list_benchmarks(home or benchmark_home()))
+    else:
+        print_benchmarks(home or benchmark_home(), console())
+
+
+@benchmark.command(name="prepare")
+def benchmark_prepare(
+    *names: str,
+    home: Path | None = None,
+    archives: Literal["keep", "delete"] = "keep",
+    revision: str | None = None,
+    update: bool = False,
+    token_file: Path | None = None,
+    retries: int = PrepareOptions.retries,
+    timeout: float = PrepareOptions.timeout,
+) -> int:
+    """Fetch benchmarks from the hub, unpack their videos, and list those that their questions are about.
+
+    Exit code 3: some could not be prepared, or lack videos; 1: none could be prepared.
+
+    Parameters
+    ----------
+    names
+        Benchmarks by short or lmms-eval name, or all: the eight that have no mark of an extra.
+    home
+        Where to prepare them [default: $HF_HOME, else .huggingface_cache].
+    archives
+        What becomes of archives once unpacked; deleted ones are not fetched again while their videos lie there.
+    revision
+        Branch, tag or commit of the data set [default: the benchmark's; pinned to its commit at the first call].
+    update
+        Look for a newer commit than the pinned one.
+    token_file
+        File that holds the hub's token [default: $HF_TOKEN, else that of `hf auth login`].
+    retries
+        Tries after a request that failed.
+    timeout
+        Seconds that listing one benchmark's videos may take.
+    """
+    from ov_model.eval.commands import prepare_named
+
+    for noisy in ("httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    options = PrepareOptions(
+        archives=archives,
+        revision=revision,
+        update=update,
+        token=token_file.read_text().strip() if token_file else None,
+        retries=retries,
+        timeout=timeout,
+    )
+    return prepare_named(names, home or benchmark_home(), options, console())
 
 
 def benchmark_home() -> Path:

@@ -192,7 +192,7 @@ def _parse_line(value: Any, row: int, only_exists: bool) -> Record:
         error = BadRecord(f"line {row + 1}: {problem}; expected {{video: a path, key: a folder's name}}")
         return Record(row, "bad", key, media, value, error)
     data = {**value, "key": key}
-    if only_exists and value.get("exists") is False:
+    if only_exists and not value.get("exists", True):
         error = KnownMissing(f"line {row + 1} says exists: false; fetch {media}, or use --no-only_exists")
         return Record(row, "skipped", key, media, data, error)
     return Record(row, "video", key, media, data)

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from lmms_eval.api.model import lmms
 
+from ov_model.codec.video import quiet
 from ov_model.errors import SampleError, UsageError
 from ov_model.eval.answer import Prompted, Prompts, generate, likelihoods
 from ov_model.eval.asset import AssetFault
@@ -114,6 +115,7 @@ class OneVisionCodec(lmms):
         self.checkpoint = Checkpoint.open(pretrained, revision) if model is None or pretrained else None
         if self.checkpoint is None and tokenizer is None:
             raise UsageError("a model without a checkpoint's folder needs its tokenizer as well")
+        quiet()
         self.batch_size = as_number(batch_size, "batch_size")
         self.threads = as_number(threads, "threads")
         asked_length = None if max_length is None else as_number(max_length, "max_length")
@@ -364,7 +366,7 @@ class OneVisionCodec(lmms):
 
 
 def _repeated(question: Question) -> tuple[Any, ...]:
-    """What repetitions share that cannot have another answer: all of a greedy question, and those that pad a process."""
+    """What requests share that have one answer: repetitions of a greedy question, and copies that pad a process."""
     return (*question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
 
 

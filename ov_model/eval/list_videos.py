@@ -38,7 +38,7 @@ def list_videos(benchmark: Benchmark, home: Path) -> list[dict[str, Any]]:
 
 
 def _videos(doc_to_visual: Callable[[Any], Any], doc: Any, what: str) -> list[str]:
-    """What a question hands over; tasks that exit, raise or give nothing for a missing video are asked what they sought."""
+    """What a question hands over; one that exits, raises or gives nothing for a missing video says what it sought."""
     try:
         found = doc_to_visual(doc)
     except (Exception, SystemExit):

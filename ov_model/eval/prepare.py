@@ -26,10 +26,11 @@ from ov_model.eval.benchmarks import Benchmark, Places
 from ov_model.eval.hub import RETRIES, WAIT, Hub, HubError, RemoteFile, Repository
 from ov_model.eval.state import State, has_size
 from ov_model.eval.tasks import questions_cache, task_folder
-from ov_model.lake.files import remove_temporaries
+from ov_model.lake.files import hash_file, hash_json, remove_temporaries
 from ov_model.lake.lock import ShardLock
 
 logger = logging.getLogger(__name__)
+LOCK = ".prepare.lock"
 _DOWNLOADS = 8
 _SAVE_EVERY = 200
 _LOG_LINES = 12
@@ -44,7 +45,7 @@ class PrepareOptions:
         archives: keep or delete them once unpacked; deleted ones are not downloaded again while their files lie there.
         revision: of the data set [default: the benchmark's, pinned at the first preparation].
         update: look for a newer commit instead of the pinned one.
-        token: the hub's [default: the one that huggingface_hub finds].
+        token, endpoint: the hub's [default: what huggingface_hub finds].
         retries, wait: tries after a failed request, and seconds before the first of them.
         timeout: seconds that listing the videos may take.
     """
@@ -53,6 +54,7 @@ class PrepareOptions:
     revision: str | None = None
     update: bool = False
     token: str | None = None
+    endpoint: str | None = None
     retries: int = RETRIES
     wait: float = WAIT
     timeout: float = 3600.0
@@ -115,13 +117,13 @@ def prepare(benchmark: Benchmark, home: Path, options: PrepareOptions) -> Prepar
     task_folder(benchmark)
     state = State.read(places.state)
     if benchmark.builder:
-        return _build(places, started)
+        return _build(places, options, started)
     same = not options.update and options.revision in (None, state.asked, state.revision)
     if same and state.intact(places):
         if options.archives == "delete":
             shutil.rmtree(places.archives, ignore_errors=True)
         return _result(places, state, 0, started, untouched=True)
-    with ShardLock(places.offline / ".prepare.lock"):
+    with ShardLock(places.offline / LOCK):
         state = State.read(places.state)
         downloaded = _Preparation(places, state, options).run(same=same)
     return _result(places, state, downloaded, started, untouched=False)
@@ -132,7 +134,7 @@ class _Preparation:
         self.places = places
         self.state = state
         self.options = options
-        self.hub = Hub(options.token, retries=options.retries, wait=options.wait)
+        self.hub = Hub(options.token, endpoint=options.endpoint, retries=options.retries, wait=options.wait)
         self.downloaded = 0
 
     def run(self, *, same: bool) -> int:
@@ -169,7 +171,9 @@ class _Preparation:
         state.media = {file.path: file.size for file in media}
         self._save()
         list_videos(places, self.options.timeout)
-        self._count()
+        count_videos(places, state)
+        members = sum(size for archive in state.archives.values() for _, size in archive["members"])
+        state.size = members + sum(state.media.values())
         if self.options.archives == "delete":
             shutil.rmtree(places.archives, ignore_errors=True)
         state.complete = True
@@ -265,15 +269,19 @@ class _Preparation:
                 f"Free some space or choose another --home{hint}."
             )
 
-    def _count(self) -> None:
-        rows = [json.loads(line) for line in self.places.videos_jsonl.read_text(encoding="utf-8").splitlines()]
-        if not rows:
-            raise ArchiveError(f"{self.places.benchmark.name}: its questions name no video; is the revision right?")
-        self.state.videos = len(rows)
-        self.state.missing = [row["video"] for row in rows if not row["exists"]]
-        self.state.shared = sum(row["key"] not in (Path(row["video"]).stem, Path(row["video"]).name) for row in rows)
-        members = sum(size for archive in self.state.archives.values() for _, size in archive["members"])
-        self.state.size = members + sum(self.state.media.values())
+
+def count_videos(places: Places, state: State) -> None:
+    """Enter into the state what `<task>_videos.jsonl` lists.
+
+    Raises:
+        ArchiveError: nothing.
+    """
+    rows = [json.loads(line) for line in places.videos_jsonl.read_text(encoding="utf-8").splitlines()]
+    if not rows:
+        raise ArchiveError(f"{places.benchmark.name}: its questions name no video; is the revision right?")
+    state.videos = len(rows)
+    state.missing = [row["video"] for row in rows if not row["exists"]]
+    state.shared = sum(row["key"] not in (Path(row["video"]).stem, Path(row["video"]).name) for row in rows)
 
 
 def list_videos(places: Places, timeout: float) -> None:
@@ -303,15 +311,22 @@ def list_videos(places: Places, timeout: float) -> None:
         raise OvError(f"{places.benchmark.name}: lmms-eval cannot list its videos (exit {code}); see {log}:\n{tail}")
 
 
-def _build(places: Places, started: float) -> Prepared:
+def _build(places: Places, options: PrepareOptions, started: float) -> Prepared:
+    """Let a benchmark of ours be made; its revision is a hash of its questions."""
     module, _, function = places.benchmark.builder.partition(":")
-    getattr(importlib.import_module(module), function)(places)
-    rows = [json.loads(line) for line in places.videos_jsonl.read_text(encoding="utf-8").splitlines()]
-    missing = tuple(row["video"] for row in rows if not Path(row["video"]).exists())
-    size = sum(Path(row["video"]).stat().st_size for row in rows if row["video"] not in missing)
-    return Prepared(
-        places.benchmark, "built", len(rows), missing, 0, size, 0, untouched=False, seconds=time.monotonic() - started
-    )
+    with ShardLock(places.offline / LOCK):
+        getattr(importlib.import_module(module), function)(places)
+        revision = hash_json({path.name: hash_file(path) for path in sorted(places.dataset.iterdir())})[:16]
+        state = State.read(places.state)
+        untouched = state.complete and state.revision == revision and places.videos_jsonl.is_file()
+        if not untouched:
+            state = State(repository=places.benchmark.builder, revision=revision)
+            list_videos(places, options.timeout)
+            count_videos(places, state)
+            state.size = sum(path.stat().st_size for path in places.videos.rglob("*") if path.is_file())
+            state.complete = True
+            state.write(places.state)
+    return _result(places, state, 0, started, untouched=untouched)
 
 
 def _result(places: Places, state: State, downloaded: int, started: float, *, untouched: bool) -> Prepared:

@@ -185,7 +185,6 @@ def _attempt(home: Path, identity: str, rerun: bool) -> tuple[Path, bool, Path |
 def _sit(job: dict[str, Any], exam: Exam, rank: int) -> None:
     """Let lmms-eval ask and score, then write what came of it."""
     started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-    tracker = EvaluationTracker(output_path=str(exam.folder)) if rank == 0 else None
     with task_imports():
         results = simple_evaluate(
             model=exam.adapter,
@@ -197,17 +196,16 @@ def _sit(job: dict[str, Any], exam: Exam, rank: int) -> None:
             random_seed=0,
             numpy_random_seed=SEED,
             torch_random_seed=SEED,
-            evaluation_tracker=tracker,
             process_docs_parallel=1,
         )
-    if tracker is None:
+    if rank:
         return
     assert results is not None
     samples = results.pop("samples")
     documents = exam.adapter.preflight.documents
     clusters = {(task, doc_id): video for (task, _, doc_id), (kind, video) in documents.items() if kind == "video"}
     table = sample_table(exam.tasks, samples, clusters, exam.benchmark.metric_part)
-    _save(tracker, results, samples, job["name"])
+    _save(exam.folder, results, samples, job["name"])
     shown = exam.folder / "shown.json"
     exam.report |= json.loads(shown.read_bytes())
     rows = _rows(job, exam, results, table, started, time.perf_counter() - clock)
@@ -220,13 +218,17 @@ def _sit(job: dict[str, Any], exam: Exam, rank: int) -> None:
     _point_to(exam.folder.parent.parent / CURRENT, exam.folder)
 
 
-def _save(tracker: Any, results: dict[str, Any], samples: dict[str, Any], name: str) -> None:
-    """Results and samples as lmms-eval writes them; it logs a failure and goes on, here that is an error."""
+def _save(folder: Path, results: dict[str, Any], samples: dict[str, Any], name: str) -> None:
+    """Results and samples as lmms-eval writes them; it logs a failure and goes on, here that is an error.
+
+    Raises:
+        EvaluationFailed: a file is not there.
+    """
+    tracker: Any = EvaluationTracker(output_path=str(folder))
     tracker.general_config_tracker.model_name = name
     tracker.general_config_tracker.model_name_sanitized = ""
-    folder = Path(tracker.output_path)
     for path in [*folder.glob("*_results.json"), *folder.glob("*_samples_*.jsonl")]:
-        path.unlink()
+        path.unlink()  # of an attempt that was cut off while it wrote them
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=results["date"])
     for task, logged in samples.items():
         tracker.save_results_samples(task_name=task, samples=logged)

@@ -45,6 +45,8 @@ def task_config(benchmark: Benchmark, home: Path) -> dict[str, Any]:
     The task's own dataset_kwargs make lmms-eval ask the hub for the videos, or put a link in their place: replaced. The
     cache of `datasets` knows a folder by its last name only, so each state of each benchmark's files has its own.
     """
+    if not benchmark.registered:
+        return {"task": benchmark.task}
     places = Places(benchmark, home.absolute())
     files = sorted(path for path in places.dataset.rglob("*") if path.is_file())
     found = [(str(path.relative_to(places.dataset)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -62,9 +64,14 @@ def questions_cache(places: Places) -> Path:
 
 
 def task_manager(benchmarks: Sequence[Benchmark]) -> TaskManager:
-    """A task manager that knows these benchmarks' folders only: no search through all of lmms-eval's tasks."""
+    """A task manager that knows these benchmarks' folders only: no search through all of lmms-eval's tasks.
+
+    Where one is not registered, that search is made.
+    """
     from lmms_eval.tasks import TaskManager
 
+    if not all(benchmark.registered for benchmark in benchmarks):
+        return TaskManager()
     return TaskManager(include_path=[f"{task_folder(b)}/" for b in benchmarks], include_defaults=False)
 
 

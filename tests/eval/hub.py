@@ -65,13 +65,15 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens to requests whose path fits `pattern`, `times` times (None: always)."""
+    """What happens to requests whose path fits `pattern`, after `skip` of them, `times` times (None: always)."""
 
     pattern: str
     status: int = 0
     after: int = 0
     times: int | None = None
     retry_after: int | None = None
+    skip: int = 0
+    hold: bool = False
 
 
 class LocalHub:
@@ -83,6 +85,7 @@ class LocalHub:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str]] = []
         self.lock = threading.Lock()
+        self.healed = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -103,17 +106,24 @@ class LocalHub:
         """Answer requests for the old name with a redirect to the new one."""
         self.moved[old] = new
 
-    def fail(self, pattern: str, status: int, *, times: int | None = None, retry_after: int | None = None) -> None:
+    def fail(
+        self, pattern: str, status: int, *, times: int | None = None, retry_after: int | None = None, skip: int = 0
+    ) -> None:
         """Answer with an error."""
-        self.faults.append(Fault(pattern, status=status, times=times, retry_after=retry_after))
+        self.faults.append(Fault(pattern, status=status, times=times, retry_after=retry_after, skip=skip))
 
     def cut(self, pattern: str, after: int, *, times: int | None = None) -> None:
         """Close the connection after so many bytes of a body."""
         self.faults.append(Fault(pattern, after=after, times=times))
 
+    def hold(self, pattern: str, after: int) -> None:
+        """Send so many bytes of a body, then nothing until `heal`."""
+        self.faults.append(Fault(pattern, after=after, hold=True))
+
     def heal(self) -> None:
         """Switch all faults off."""
         self.faults.clear()
+        self.healed.set()
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Environment of a process that uses this hub with its own Hugging Face folder beside the benchmark home."""
@@ -139,10 +149,14 @@ class LocalHub:
         """The fault that a request meets; counted as met."""
         with self.lock:
             for fault in self.faults:
-                if fnmatchcase(path, fault.pattern) and fault.times != 0 and (bool(fault.status) or body):
-                    if fault.times is not None:
-                        fault.times -= 1
-                    return fault
+                if not fnmatchcase(path, fault.pattern) or fault.times == 0 or not (fault.status or body):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
         return None
 
 
@@ -244,6 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and end - start > fault.after:
             self.wfile.write(data[start : start + fault.after])
             self.wfile.flush()
+            if fault.hold:
+                self.hub.healed.wait(120)
             self.close_connection = True
             return
         self.wfile.write(data[start:end])

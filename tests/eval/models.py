@@ -21,7 +21,7 @@ TASK, SPLIT = "bench", "test"
 
 
 def tiny_checkpoint(folder: Path, geometry: Geometry = SMALL, *, recipe: bool = True, **fields: Any) -> Path:
-    """A folder that the adapter takes; weights are large enough for what is shown to change the answers."""
+    """A folder that the adapter takes; what is shown changes the answers, which are letters."""
     tokenizer = tiny_tokenizer(["What moves? A red ball rolls."])
     torch.manual_seed(0)
     model = random_vlm(tiny_config(tokenizer, image_aspect_ratio="pad", **fields)).eval()
@@ -29,11 +29,16 @@ def tiny_checkpoint(folder: Path, geometry: Geometry = SMALL, *, recipe: bool = 
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(5)
+        letters = [number for token, number in tokenizer.get_vocab().items() if token.isascii() and token.isalpha()]
+        unsaid = [number for number in range(len(tokenizer)) if number not in letters]
+        model.get_parameter("lm_head.weight")[unsaid] = 0.0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor(geometry).save_pretrained(folder)
     if recipe:
-        values = {name: getattr(geometry, name) for name in ("sequence_length", "num_images", "square_size", "patch_size")}
+        values = {
+            name: getattr(geometry, name) for name in ("sequence_length", "num_images", "square_size", "patch_size")
+        }
         overrides = [f"data.geometry.{name}={value}" for name, value in values.items()]
         (folder / "recipe.yaml").write_text(dump_recipe(load_recipe("tiny", overrides)))
     return folder
