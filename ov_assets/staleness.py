@@ -40,11 +40,15 @@ class Staleness:
         return found[0] if found else None
 
     def failed(self, check: dg.AssetCheckKey, partition: str | None) -> bool:
-        """Whether a check failed when it last ran on the partition."""
+        """Whether a check failed, not only warned, when it last ran on the partition."""
         last = self.instance.event_log_storage.get_asset_check_execution_history(
             check, limit=1, status={Status.SUCCEEDED, Status.FAILED}, partition_filter=PartitionKeyFilter(key=partition)
         )
-        return bool(last) and last[0].status == Status.FAILED
+        if not last or last[0].status != Status.FAILED:
+            return False
+        event = last[0].event
+        found = event.dagster_event.asset_check_evaluation_data if event and event.dagster_event else None
+        return found is None or found.severity == dg.AssetCheckSeverity.ERROR
 
     def in_flight(self, key: dg.AssetKey, partition: str | None) -> bool:
         """Whether a run that makes it is queued or under way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -142,6 +143,18 @@ def test_a_limited_run_is_not_the_benchmarks_score(playground: EvalPlayground, m
     assert metadata(result, "scores", "small")["samples"] == 2
 
 
+def test_another_number_of_questions_than_the_registry_says_is_told(
+    playground: EvalPlayground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PretendedScoring(monkeypatch)
+    monkeypatch.setattr("ov_assets.evaluation.known_samples", lambda benchmark: 5)
+    result = playground.score(FIRST)
+    assert severities(result) == {"sample_count": "WARN"}
+    (found,) = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    assert found.description == "codec: the data hold 4 questions, the registry says 5"
+    assert severities(playground.score(FIRST, limit=2)) == {"sample_count": "ERROR"}
+
+
 @pytest.mark.parametrize(
     ("trained", "agrees"),
     [
@@ -217,7 +230,7 @@ def test_the_leaderboard_has_scores_misses_and_deltas(
     result = playground.board()
     assert result.success, why(result)
     (event,) = result.get_asset_materialization_events()
-    values = {name: value.value for name, value in event.materialization.metadata.items()}
+    values: dict[str, Any] = {name: value.value for name, value in event.materialization.metadata.items()}
     assert values["scores"] == 4
     assert values["MISS"] >= 1
     assert "75.00 HIT 4/4" in values["table"]
