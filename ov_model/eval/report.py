@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
 from ov_model.eval.leaderboard import Table
-from ov_model.eval.run import Scored
+
+if TYPE_CHECKING:
+    from ov_model.eval.run import Scored
 
 
 def print_scored(scored: Sequence[Scored], console: Console) -> None:
