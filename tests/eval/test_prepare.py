@@ -1,12 +1,12 @@
-"""Preparation: what is done stays done, what is there is not touched, and lmms-eval's own code finds the videos.
+"""Preparation: what is done stays done, what is there is not touched, and faults lose nothing.
 
-lmms-eval's import takes ten seconds, so most tests list the videos from the data files instead; one does it for real.
+lmms-eval's import takes ten seconds, so these tests list the videos from the data files; tests/services asks lmms-eval.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ov_model.errors import LockedError, UsageError
+from ov_model.errors import LockedError, OvError, UsageError
+from ov_model.eval import list_videos
 from ov_model.eval import prepare as module
 from ov_model.eval.archives import ArchiveError, DiskFull
 from ov_model.eval.benchmarks import Places, find_benchmark
@@ -22,7 +23,7 @@ from ov_model.eval.hub import AccessError, HubError
 from ov_model.eval.prepare import Prepared, PrepareOptions, prepare, prepare_all
 from ov_model.eval.state import State, local_state
 from ov_model.lake.lock import ShardLock
-from tests.eval.fixtures import fixture, table, zipped
+from tests.eval.fixtures import fixture, zipped
 from tests.eval.hub import LocalHub, hub
 
 VIDEOMME = find_benchmark("videomme")
@@ -238,26 +239,16 @@ def test_a_damaged_record_is_made_anew(local: LocalHub, tmp_path: Path) -> None:
     assert State.read(Places(VIDEOMME, tmp_path).state).complete
 
 
-def test_lmms_eval_itself_lists_the_videos_and_says_which_are_missing(files: dict[str, bytes], tmp_path: Path) -> None:
-    rows = pl.read_parquet(files["videomme/test-00000-of-00001.parquet"]).to_dicts()
-    lost = {**rows[0], "videoID": "lost"}
-    with hub() as local:
-        local.put(VIDEOMME.repo, {**files, "videomme/test-00000-of-00001.parquet": table([*rows, lost])})
-        environment = local.environment(tmp_path)
-        command = [sys.executable, "-m", "ov_model.cli", "benchmark", "prepare", "videomme", "--home", str(tmp_path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 3, done.stderr
-    assert str(tmp_path / "videomme/data/lost.mp4") in done.stdout
-    listed = [json.loads(line) for line in Places(VIDEOMME, tmp_path).videos_jsonl.read_text().splitlines()]
-    assert listed == [
-        {
-            "video": str(tmp_path / f"videomme/data/{key}.mp4"),
-            "key": key,
-            "task": "videomme",
-            "split": "test",
-            "doc_id": first,
-            "n": n,
-            "exists": key != "lost",
-        }
-        for key, first, n in (("fFjv93ACGo8", 0, 2), ("N1cdUjctpG8", 2, 2), ("lost", 4, 1))
-    ]
+def test_a_question_whose_video_is_missing_still_says_which_one(tmp_path: Path) -> None:
+    def exits(doc: str) -> list[str]:
+        return [doc] if os.path.exists(doc) else sys.exit("not there")
+
+    def gives_nothing(doc: str) -> list[str]:
+        return [doc] if os.path.exists(doc) else []
+
+    lost = str(tmp_path / "lost.mp4")
+    assert list_videos._videos(exits, lost, "question 0") == [lost]
+    assert list_videos._videos(gives_nothing, lost, "question 0") == [lost]
+    assert not os.path.exists(lost)
+    with pytest.raises(OvError, match=r"question 0: lmms-eval hands over \[3\], not paths"):
+        list_videos._videos(lambda doc: [3], lost, "question 0")

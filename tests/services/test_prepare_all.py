@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ov_model.eval.benchmarks import Places, find_benchmark, the_eight
@@ -83,6 +84,29 @@ def test_the_extras_are_prepared_by_name(local: LocalHub, tmp_path: Path) -> Non
     for name, entry in made.items():
         rows = listed(name, tmp_path / "home")
         assert [len(rows), sum(row["n"] for row in rows)] == [entry.videos, entry.questions]
+
+
+def test_videos_that_no_archive_holds_are_listed_as_missing(local: LocalHub, tmp_path: Path) -> None:
+    entry = fixture("videomme", tmp_path / "clips")
+    rows = pl.read_parquet(entry.files["videomme/test-00000-of-00001.parquet"]).to_dicts()
+    entry.files["videomme/test-00000-of-00001.parquet"] = table([*rows, {**rows[0], "videoID": "lost"}])
+    local.add(entry)
+    home = tmp_path / "home"
+    done = ov(local, home, "videomme")
+    assert done.returncode == 3, done.stderr
+    assert str(home / "videomme/data/lost.mp4") in done.stdout
+    assert listed("videomme", home) == [
+        {
+            "video": str(home / f"videomme/data/{key}.mp4"),
+            "key": key,
+            "task": "videomme",
+            "split": "test",
+            "doc_id": first,
+            "n": n,
+            "exists": key != "lost",
+        }
+        for key, first, n in (("fFjv93ACGo8", 0, 2), ("N1cdUjctpG8", 2, 2), ("lost", 4, 1))
+    ]
 
 
 def test_none_prepared_is_exit_code_1(local: LocalHub, tmp_path: Path) -> None:
