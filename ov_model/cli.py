@@ -167,7 +167,7 @@ def status(lake: Path, /, *, json: bool = False) -> None:
     Parameters
     ----------
     lake
-        A lake, one dataset of it, or the output folder of stage 1 or 2.
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
     json
         Print JSON instead of a table.
     """
@@ -197,7 +197,7 @@ def failures(
     Parameters
     ----------
     lake
-        A lake, one dataset of it, or the output folder of stage 1 or 2.
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
     reason
         Only this reason code.
     dataset

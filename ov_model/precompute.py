@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ov_model.codec.assets import AssetOptions
 from ov_model.codec.choose import ChooseOptions
@@ -20,7 +20,6 @@ from ov_model.codec.energy import EnergyOptions
 from ov_model.codec.select import SelectOptions
 from ov_model.codec.signals import SignalOptions
 from ov_model.errors import BadRecord, DuplicateRecord, KnownMissing, UsageError
-from ov_model.eval.benchmarks import Places
 from ov_model.geometry import Geometry
 from ov_model.lake.layout import key_problem
 from ov_model.lake.ledger import Report
@@ -28,6 +27,9 @@ from ov_model.lake.records import BrokenLine, Record, read_values
 from ov_model.lake.run import run_shard
 from ov_model.lake.stages import ASSETS, AssetsStage
 from ov_model.shard_config import ShardConfig
+
+if TYPE_CHECKING:
+    from ov_model.eval.benchmarks import Places
 
 log = logging.getLogger("ov")
 

@@ -1,4 +1,4 @@
-"""`ov precompute`: the published folder for each video; done once, shared, redone when anything that matters changed."""
+"""`ov precompute`: the published folder for each video; done once, shared, redone when what matters changed."""
 
 from __future__ import annotations
 
