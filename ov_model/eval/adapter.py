@@ -123,8 +123,9 @@ class OneVisionCodec(lmms):
         self._start_processes(device)
         self.dtype = choose_dtype(str(dtype), self._device)
         self._given = (model,)
+        recipe = None
         if self.checkpoint is None:
-            config, recipe = model.config.to_dict(), None
+            config: dict[str, Any] = cast(Any, model).config.to_dict()
             self._tokenizer = tokenizer
         else:
             config, recipe = self.checkpoint.config, self.checkpoint.geometry
@@ -243,13 +244,14 @@ class OneVisionCodec(lmms):
         for batch in batches:
             start = time.perf_counter()
             shown = [one for _, one in islice(loaded, len(batch))]
-            earlier = [one.earlier for one in shown]
-            if not all(earlier):
+            earlier = [one.earlier for one in shown if one.earlier is not None]
+            known = len(earlier) == len(batch)
+            if not known:
                 shown = [
                     self._show(q, documents, "") if one.earlier else one for q, one in zip(batch, shown, strict=True)
                 ]
             self._seconds["preprocess"] += time.perf_counter() - start
-            if all(earlier):
+            if known:
                 yield [(question, self._count(entry)) for question, entry in zip(batch, earlier, strict=True)]
             else:
                 yield self._ask(batch, shown, setting)
