@@ -145,7 +145,7 @@ def sample_table(
             generation = next((arg for arg in sample["arguments"] if isinstance(arg, dict)), {})
             for metric, aggregate in aggregations.items():
                 if metric in sample:
-                    score = _alone(aggregate, sample[metric], task, part)
+                    score = _alone(aggregate, sample[metric], part)
                     doc_id = int(sample["doc_id"])
                     rows.append(
                         {
@@ -241,9 +241,9 @@ def cluster_error(value_N: NDArray[np.float64], clusters: pl.Series) -> float:
     return float(np.sqrt(np.square(sum_M).sum() * len(sum_M) / (len(sum_M) - 1))) / len(value_N)
 
 
-def _alone(aggregate: Any, value: Any, task: Any, part: int | None) -> float | None:
+def _alone(aggregate: Any, value: Any, part: int | None) -> float | None:
     """A metric of one document: a number that is none, or that the aggregation cannot make, is null."""
-    given = {"args": task.args} if "args" in inspect.signature(aggregate).parameters else {}
+    given = {"args": None} if "args" in inspect.signature(aggregate).parameters else {}
     try:
         result = aggregate([value], **given)
         return float(result if part is None or isinstance(result, Real) else result[part])
