@@ -85,6 +85,13 @@ class ScoreRow:
 
 
 SCHEMA: dict[str, Any] = {field.name: _TYPES[field.type] for field in fields(ScoreRow)}
+
+
+def current(visual: str) -> str:
+    """Name of the link to a benchmark's run that was finished last, on mosaics or on plain frames."""
+    return f"current-{visual}"
+
+
 SAMPLE_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "doc_id": pl.Int64,

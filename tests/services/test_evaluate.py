@@ -71,11 +71,11 @@ def score(demo: Path, out: Path, *options: str | Path) -> tuple[int, str]:
 
 
 def newest(out: Path, benchmark: str) -> ScoreRow:
-    return read_rows(out / benchmark / "current")[0]
+    return read_rows(out / benchmark / "current-codec")[0]
 
 
 def report(out: Path) -> dict[str, Any]:
-    return json.loads((out / "demo" / "current" / REPORT).read_bytes())
+    return json.loads((out / "demo" / "current-codec" / REPORT).read_bytes())
 
 
 def test_a_second_run_finds_the_first_and_a_rerun_compares(demo: Path, tmp_path: Path) -> None:
