@@ -186,8 +186,9 @@ def _rewrite(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
 
 def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2Config) -> list[str]:
     path_hash = short_sha1(record.media)
-    ending = f"__{safe_name(media_stem(record.media))}__{path_hash}"
-    found = [name for name in folders.get(path_hash, []) if name.endswith(ending)]
+    stem = media_stem(record.media)
+    ending = f"__{safe_name(stem)}__{path_hash}"
+    found = [name for name in folders.get(path_hash, []) if name.endswith((ending, f"__{stem}__{path_hash}"))]
     if not found:
         raise MissingVisidx(
             f"{record.id}: no folder of mosaics for {record.media} (sample_*{ending}) below {config.out_image_root}; "

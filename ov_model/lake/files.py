@@ -97,6 +97,17 @@ def link_or_copy(source: Path, target: Path) -> None:
     os.replace(temp, target)
 
 
+def folds_case(folder: Path) -> bool:
+    """Whether the file system takes names that differ in case only for one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = temporary(folder / "Probe")
+    probe.touch()
+    try:
+        return probe.with_name(probe.name.swapcase()).exists()
+    finally:
+        probe.unlink()
+
+
 def temporary(path: Path) -> Path:
     """The name under which this process writes what will become `path`."""
     return path.with_name(f".{path.name[:180]}.{_host()}-{os.getpid()}.tmp")

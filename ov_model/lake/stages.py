@@ -20,6 +20,7 @@ from ov_model.lake.layout import (
     ASSETS_FOLDER,
     POSITIONS,
     VISIDX_SUFFIX,
+    key_folder,
     mosaic_name,
     pack_folder,
     stage1_prefix,
@@ -212,12 +213,12 @@ class AssetsStage(Stage):
             "config_hash": self.config_hash,
             "stage_version": self.version,
         }
-        return AssetsTask(self.folder / record.id, self.options, asset_line(record.data), identity)
+        return AssetsTask(self.folder / key_folder(record.id), self.options, asset_line(record.data), identity)
 
     def stands(self, row: Row) -> bool:
         """Every file is there, and the meta file says that they are what the row says: other tools write here too."""
         try:
-            meta = json.loads((self.folder / row.id / ASSET_META).read_text())
+            meta = json.loads((self.folder / key_folder(row.id) / ASSET_META).read_text())
             found = [meta.get(name) for name in ("key", "content_hash", "config_hash", "output_hash")]
         except (OSError, ValueError, AttributeError):
             return False
@@ -225,7 +226,7 @@ class AssetsStage(Stage):
         return found == wanted and all((self.root / output).exists() for output in row.outputs)
 
     def share(self, source: Row, record: Record) -> list[Path]:
-        target = self.folder / record.id
+        target = self.folder / key_folder(record.id)
         made = [self.root / output for output in source.outputs]
         meta = json.loads(made[-1].read_text())
         (target / ASSET_META).unlink(missing_ok=True)
