@@ -273,12 +273,6 @@ class Ledger:
             older = older.filter(pl.col("key").is_in(list(self._kept)))
         return self._write(pl.concat([older, to_frame(self._fresh.values())])).select(columns)
 
-    def rewrite(self, frame: pl.DataFrame) -> None:
-        """Make `frame` all that the ledger holds. The journal is folded in first, so that no kill in between brings a
-        row back."""
-        self.compact(keep_unseen=True)
-        self._write(frame)
-
     def _write(self, frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.sort("row", "key")
         with atomic_write(self.path) as stream:
@@ -317,6 +311,19 @@ class Ledger:
             with open(self.journal, "rb+") as stream:
                 stream.truncate(whole)
                 os.fsync(stream.fileno())
+
+
+def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
+    """Make `frame` all that a ledger holds; the caller holds its lock.
+
+    The journal is folded in first, so that no kill in between brings a row back.
+    """
+    journal = path.with_suffix(".journal.jsonl")
+    frames = [read_ledger(path)] if journal.exists() else []
+    for rows in [*frames, frame]:
+        with atomic_write(path) as stream:
+            rows.select(list(SCHEMA)).sort("row", "key").write_parquet(stream)
+        journal.unlink(missing_ok=True)
 
 
 def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
