@@ -28,6 +28,7 @@ from ov_model.lake.layout import Shard, ledger_path
 from ov_model.lake.lock import ShardLock, refuse_live_owner
 
 OK, PASSED, FAILED, DUPLICATE, SKIPPED = "ok", "passed", "failed", "duplicate", "skipped"
+REFERENCE = "reference"
 
 SCHEMA: dict[str, Any] = {
     "row": pl.Int64,

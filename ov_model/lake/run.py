@@ -169,7 +169,7 @@ class _ShardRun:
                 error = unusable
         prior = self.ledgers[stage.name].find(record.key)
         if error is not None or media is None:
-            self._settle(stage, prior, _row(stage, record, media, error))
+            self._settle(stage, prior, sample_row(stage, record, media, error))
         elif upstream is not None and self._is_done(
             stage, prior, stage.input_hash(record, media.content_hash, upstream)
         ):
@@ -307,7 +307,7 @@ class _ShardRun:
                 if source is not None:
                     self._share(stage, todo, source)
                     continue
-                row = _row(stage, todo.record, todo.media, result.error, todo.upstream or "", result, outcome)
+                row = sample_row(stage, todo.record, todo.media, result.error, todo.upstream or "", result, outcome)
                 self._append(stage, row)
                 if result.error is None:
                     source = row
@@ -316,7 +316,7 @@ class _ShardRun:
     def _share(self, stage: Stage, todo: _Todo, source: Row) -> None:
         record = todo.record
         outputs = [_relative(path, stage.root) for path in stage.share(source, record)]
-        row = _row(stage, record, todo.media, None, todo.upstream or "")
+        row = sample_row(stage, record, todo.media, None, todo.upstream or "")
         taken = ("signal", "output_hash", "bytes", "facts")
         row = replace(row, outputs=outputs, **{name: getattr(source, name) for name in taken})
         self._append(stage, row)
@@ -350,7 +350,7 @@ class _ShardRun:
         return reports
 
 
-def _row(
+def sample_row(
     stage: Stage,
     record: Record,
     media: MediaFile | None,
