@@ -241,7 +241,9 @@ class AssetsStage(Stage):
             link_or_copy(origin, target / origin.name)
         remove_older(target, {path.name for path in made})
         identity = (record.id, source.content_hash, source.config_hash, source.output_hash)
-        write_json(target / ASSET_META, {**meta, **asset_line(record.data), **dict(zip(_IDENTITY, identity, strict=True))})
+        write_json(
+            target / ASSET_META, {**meta, **asset_line(record.data), **dict(zip(_IDENTITY, identity, strict=True))}
+        )
         return [target / origin.name for origin in made]
 
 

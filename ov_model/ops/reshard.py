@@ -1,7 +1,8 @@
 """Move finished samples to another number of shards: `ov reshard LAKE/DATASET 16`. Nothing is decoded or moved on disk.
 
 Ledger rows, index and JSONL parts are dealt out anew; files stay where the rows say, so train.jsonl and what was made
-from it stay as they are. New ledgers are complete before an old one goes: killed at any instant, the same command goes on.
+from it stay as they are. New ledgers are complete before an old one goes: killed at any instant, the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _deal_index(folder: Path, targets: list[Shard]) -> None:
 
 
 def _deal_jsonl(root: Root, targets: list[Shard]) -> None:
-    """Deal the parts of the training JSONL; where an old one is not up to date, none is made: the next run writes it."""
+    """Deal the parts of the training JSONL; where an old one is not up to date, the next run writes the new ones."""
     lines: dict[int, bytes] = {}
     for ledger in root.of(TRAINING_JSONL):
         part = root.path / "jsonl" / f"{ledger.shard}.jsonl"
