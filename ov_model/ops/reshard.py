@@ -8,18 +8,20 @@ goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from ov_model.errors import UsageError
+from ov_model.errors import LockedError, UsageError
 from ov_model.lake.dataset import TRAINING_JSONL
 from ov_model.lake.files import atomic_write
 from ov_model.lake.index import ROWS, index_path
 from ov_model.lake.jsonl import write_lines
 from ov_model.lake.layout import Shard, ledger_path, shard_of
 from ov_model.lake.ledger import OK, PASSED, SCHEMA, read_ledger, rewrite_ledger
+from ov_model.lake.lock import refuse_live_owner
 from ov_model.lake.progress import Progress
 from ov_model.lake.records import parse_record, read_values
 from ov_model.lake.stages import ASSETS
@@ -138,3 +140,7 @@ def _remove_older(root: Root, shards: int) -> None:
     for path in (root.path / "ledger").glob("*.shard*of*.journal.jsonl"):
         if not path.name.removesuffix(".journal.jsonl").endswith(ending):
             path.unlink()
+    for path in (root.path / "ledger").glob("*.shard*of*.lock"):
+        with suppress(LockedError):
+            refuse_live_owner(path)
+            path.unlink(missing_ok=True)

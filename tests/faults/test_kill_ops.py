@@ -84,7 +84,7 @@ def state(dataset: Dataset) -> tuple[dict[str, bytes], dict[str, list[tuple[obje
 
 def test_reshard(made: Dataset) -> None:
     points = 0
-    for before, dataset in copies(made, step=5):
+    for before, dataset in copies(made, step=11):
         was_killed = killed(before, "reshard", dataset.root, 3)
         reshard(dataset.root, 3)
         moved = Dataset(replace(dataset.spec, num_shards=3))
@@ -95,11 +95,11 @@ def test_reshard(made: Dataset) -> None:
         points += was_killed
         if not was_killed:
             break
-    assert points >= 5
+    assert points >= 4
 
 
 def test_a_run_instead_of_the_killed_reshard_decodes_nothing_either(made: Dataset) -> None:
-    for before, dataset in copies(made, step=9):
+    for before, dataset in copies(made, step=23):
         if not killed(before, "reshard", dataset.root, 3):
             break
         run_all(Dataset(replace(dataset.spec, num_shards=3)))
@@ -110,7 +110,7 @@ def test_a_run_instead_of_the_killed_reshard_decodes_nothing_either(made: Datase
 
 def test_remove(made: Dataset) -> None:
     points = 0
-    for before, dataset in copies(made, step=4):
+    for before, dataset in copies(made, step=7):
         was_killed = killed(before, "remove", dataset.root, "v1")
         remove(dataset.root, What(samples=("v1",)))
         if before == 0:
@@ -121,14 +121,14 @@ def test_remove(made: Dataset) -> None:
         points += was_killed
         if not was_killed:
             break
-    assert points >= 4
+    assert points >= 2
 
 
 def test_gc(made: Dataset) -> None:
     wider = Dataset(replace(made.spec, num_shards=3))
     run_all(wider)
     points = 0
-    for before, dataset in copies(made, step=6):
+    for before, dataset in copies(made, step=11):
         was_killed = killed(before, "gc", dataset.root, "--yes")
         collect(dataset.root, dry_run=False)
         if before == 0:

@@ -98,9 +98,10 @@ def test_an_older_split_and_what_dead_processes_left_go(tmp_path: Path) -> None:
         wider.visidx_and_mosaics(shard)
         wider.training_jsonl(shard)
     code = (
-        "from pathlib import Path; from ov_model.lake.files import temporary; from ov_model.lake.lock import ShardLock\n"
+        "import os; from pathlib import Path; from ov_model.lake.files import temporary\n"
+        "from ov_model.lake.lock import ShardLock\n"
         f"root = Path({str(dataset.root)!r}); temporary(root / 'images' / 'x').write_bytes(b'half')\n"
-        "ShardLock(root / 'ledger' / 'assets.shard00of01.lock').__enter__(); import os; os._exit(0)"
+        "ShardLock(root / 'ledger' / 'assets.shard00of01.lock').__enter__(); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     done = collect(dataset.root, kinds=DEFAULT_KINDS, dry_run=False)
