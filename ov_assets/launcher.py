@@ -1,4 +1,4 @@
-"""Where runs execute, and how it is noticed that one died: the run launcher of both instances' `dagster.yaml`.
+"""How runs wait and where they execute: the run coordinator and the run launcher of both instances' `dagster.yaml`.
 
 Runs execute below a Dagster gRPC server: with `host` and `port`, below the one at that address (`ov_assets.runner`, the
 only thing that must stay up while they run), else, as Dagster's own launcher does it, below the code location's.
@@ -14,11 +14,29 @@ import dagster as dg
 from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import deserialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 from typing_extensions import Self
+
+
+class RunQueue(QueuedRunCoordinator):
+    """Dagster's queue, in which a pool's limit holds from the first run on.
+
+    Dagster writes the default limit down when a run of the pool is first taken from the queue, and takes all runs that
+    wait at that moment without it: the first backfill of a new instance would start several trainings on one GPU.
+    """
+
+    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+        """Write down the limits of the run's pools, and queue it."""
+        concurrency = context.dagster_run.run_op_concurrency
+        storage = self._instance.event_log_storage
+        if concurrency and (unknown := set(concurrency.all_pools or ()) - storage.get_concurrency_keys()):
+            for pool in sorted(unknown):
+                storage.initialize_concurrency_limit_to_default(pool)
+        return super().submit_run(context)
 
 
 class RunnerLauncher(DefaultRunLauncher):
