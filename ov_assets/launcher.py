@@ -110,7 +110,8 @@ class RunnerLauncher(DefaultRunLauncher):
         try:
             current = deserialize_value(client.get_current_runs(), GetCurrentRunsResult).current_runs
         except DagsterUserCodeUnreachableError:
-            away = time.monotonic() - self._away_since.setdefault(run.run_id, time.monotonic())
+            now = time.monotonic()
+            away = now - self._away_since.setdefault(run.run_id, now)
             lost = away >= self._lost_after
             return CheckRunHealthResult(
                 WorkerStatus.FAILED if lost else WorkerStatus.RUNNING,

@@ -17,7 +17,8 @@ ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-    ... on UnauthorizedError { message } ... on RunConfigValidationInvalid { errors { message } } ... on PipelineNotFoundError { message } } }"""
+    ... on UnauthorizedError { message } ... on PipelineNotFoundError { message }
+    ... on RunConfigValidationInvalid { errors { message } } } }"""
 _BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 _RUNS = """query($filter: RunsFilter) { runsOrError(filter: $filter) { __typename ... on Runs {

@@ -73,7 +73,7 @@ class Stack:
 
     folder: Path
     ports: dict[str, int]
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[Any]] = field(default_factory=dict)
 
     @classmethod
     def make(cls) -> Stack:
@@ -287,7 +287,7 @@ def _give_away(folder: Path) -> None:
         shutil.chown(folder, "nobody", "nogroup")
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: subprocess.Popen[Any]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

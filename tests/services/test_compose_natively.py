@@ -151,6 +151,9 @@ def test_a_restart_of_postgres_ends_no_run_and_no_service(records: Stack) -> Non
         records.start("postgres")
     assert end(records.dagster(), run) == "SUCCESS"
     assert all(process.poll() is None for process in records.processes.values())
+    # The web server notices at a first click that fails that its connection is gone.
+    after = wait("a launch", lambda: records.dagster().launch("demo/records"))
+    assert end(records.dagster(), after) == "SUCCESS"
 
 
 def test_a_runner_that_is_told_to_end_lets_its_run_end_and_takes_no_other(records: Stack) -> None:
