@@ -35,12 +35,12 @@ class Dagster:
 
     def get(self, path: str = "/", **headers: str) -> tuple[int, str]:
         """Status and body of a page."""
-        return self._send(urllib.request.Request(self.url + path, headers={**self._login(), **headers}))
+        return self._send(urllib.request.Request(self.url + path, headers={**self.login(), **headers}))
 
     def query(self, text: str, **variables: Any) -> dict[str, Any]:
         """The data that a query answers; AssertionError where it answers anything else."""
         body = json.dumps({"query": text, "variables": variables}).encode()
-        headers = {"Content-Type": "application/json", **self._login()}
+        headers = {"Content-Type": "application/json", **self.login()}
         status, answer = self._send(urllib.request.Request(f"{self.url}/graphql", body, headers))
         assert status == 200, f"{status}: {answer[:500]}"
         found = json.loads(answer)
@@ -78,7 +78,8 @@ class Dagster:
         """A run's status, for example `STARTED`."""
         return self.runs(runIds=[run])[0]["status"]
 
-    def _login(self) -> dict[str, str]:
+    def login(self) -> dict[str, str]:
+        """The header that a browser sends once somebody has logged in."""
         if not self.user:
             return {}
         return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}

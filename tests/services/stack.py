@@ -180,6 +180,19 @@ class Stack:
             **changes,
         }
 
+    @contextlib.contextmanager
+    def another_proxy(self, **changes: str) -> Iterator[None]:
+        """A second proxy in front of the same services while this lasts."""
+        run = self.folder / "another"
+        run.mkdir()
+        _give_away(run)
+        environment = self.proxy_environment(OV_PROXY_RUN=str(run), **changes)
+        self._popen("another", [str(self.folder / "docker-proxy" / "start.sh")], environment, **_unprivileged())
+        try:
+            yield
+        finally:
+            self.stop("another")
+
     def _start_dagster(self, service: str) -> None:
         extra = {}
         if service == "tensorboard":
@@ -260,9 +273,18 @@ def children(pid: int) -> list[int]:
     """All processes below one, itself not among them."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *children(child)]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *children(child)]
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and does more than wait to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def stack_of(services: tuple[str, ...]) -> Iterator[Stack]:

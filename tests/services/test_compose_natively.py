@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +16,7 @@ import pytest
 
 from ov_model.demo import write_raw_dataset
 from tests.services.graphql import ENDED, Dagster, wait
-from tests.services.stack import USER, Stack, children, free_ports, listens
+from tests.services.stack import USER, Stack, alive, children, free_ports, listens
 
 SHARDS = ["shard00of02", "shard01of02"]
 LONG = 600.0
@@ -70,6 +74,42 @@ def test_another_sites_page_cannot_use_the_login_of_a_browser(stack: Stack) -> N
     assert dagster.get("/graphql?query={version}", Origin="https://elsewhere.example")[0] == 403
     assert dagster.get("/graphql?query={version}", Origin="null")[0] == 403
     assert dagster.get("/graphql?query={version}", Origin=dagster.url)[0] == 200
+
+
+def upgrade(stack: Stack, dagster: Dagster, **headers: str) -> int:
+    """The status of opening the web socket over which the UI hears of new events."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.ports["proxy"], timeout=30)
+    asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    asked |= {"Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==", "Sec-WebSocket-Protocol": "graphql-ws"}
+    with contextlib.closing(connection):
+        connection.request("GET", "/graphql", headers={**asked, **dagster.login(), **headers})
+        return connection.getresponse().status
+
+
+def test_live_events_pass_the_proxy_for_who_may_see_them(stack: Stack) -> None:
+    assert upgrade(stack, stack.dagster()) == 101
+    assert upgrade(stack, stack.dagster(), Origin="https://elsewhere.example") == 403
+    assert upgrade(stack, stack.dagster("", "")) == 401
+
+
+def test_the_proxy_speaks_tls_where_it_has_a_certificate(stack: Stack) -> None:
+    folder = stack.folder / "tls"
+    shutil.copytree(stack.folder / "proxy", folder)
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.crt"]
+    subprocess.run(make, check=True, capture_output=True)
+    (folder / "tls.key").chmod(0o644)
+    (port,) = free_ports(1)
+    with stack.another_proxy(OV_PROXY_FOLDER=str(folder), OV_PROXY_LISTEN=f"127.0.0.1:{port}", OV_PROXY_BIND="0.0.0.0"):
+        wait("the proxy", lambda: listens(port), 30)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", port, context=ssl.create_default_context(cafile=f"{folder}/tls.crt"), timeout=30
+        )
+        with contextlib.closing(connection):
+            connection.request("GET", "/server_info", headers=stack.dagster().login())
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.headers["Strict-Transport-Security"]
 
 
 def test_the_proxy_tells_whether_it_lives_without_a_password_and_no_more(stack: Stack) -> None:
@@ -175,7 +215,7 @@ def test_a_run_lost_with_its_runner_is_found_and_started_again(records: Stack) -
     with held(records, lost):
         pids = children(records.processes["runner"].pid)
     records.stop("runner", signal.SIGKILL)
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    wait("all its processes to be gone", lambda: not any(map(alive, pids)), 60)
     records.start("runner")
     assert end(dagster, lost) == "FAILURE"
     again = wait("the second try", lambda: [run for run in dagster.runs() if run["parentRunId"] == lost], LONG)
