@@ -33,18 +33,23 @@ def end(dagster: Dagster, run: str) -> str:
 
 
 @contextmanager
-def held(stack: Stack, run: str) -> Iterator[None]:
-    """A run that has started stays in progress while this lasts: its processes stand still."""
+def held(stack: Stack, run: str) -> Iterator[list[int]]:
+    """A run that has started stays in progress while this lasts: its processes, these, stand still."""
     wait("the run to start", lambda: stack.dagster().status(run) == "STARTED", LONG)
     pids = children(stack.processes["runner"].pid)
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        yield
+        yield pids
     finally:
-        for pid in pids:
+        for pid in filter(alive, pids):
             os.kill(pid, signal.SIGCONT)
+
+
+def retries(stack: Stack, run: str) -> list[str]:
+    """Runs that were started because this one failed."""
+    return [each["runId"] for each in stack.dagster().runs() if each["parentRunId"] == run]
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +201,19 @@ def test_a_restart_of_postgres_ends_no_run_and_no_service(records: Stack) -> Non
     assert end(records.dagster(), after) == "SUCCESS"
 
 
+def test_a_run_that_dies_while_postgres_is_away_is_found_when_it_is_back(records: Stack) -> None:
+    lost = records.dagster().launch("demo/raw_videos", partition=SHARDS[0])
+    with held(records, lost) as pids:
+        records.stop("postgres", signal.SIGINT)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait("its end to be noticed", lambda: "Could not write down" in records.log("runner").read_text(), 120)
+        records.start("postgres")
+    assert end(records.dagster(), lost) == "FAILURE"
+    again = wait("the second try", lambda: retries(records, lost), LONG)
+    assert end(records.dagster(), again[0]) == "SUCCESS"
+
+
 def test_a_runner_that_is_told_to_end_lets_its_run_end_and_takes_no_other(records: Stack) -> None:
     dagster = records.dagster()
     first = dagster.launch("demo/raw_videos", partition=SHARDS[0])
@@ -212,14 +230,13 @@ def test_a_runner_that_is_told_to_end_lets_its_run_end_and_takes_no_other(record
 def test_a_run_lost_with_its_runner_is_found_and_started_again(records: Stack) -> None:
     dagster = records.dagster()
     lost = dagster.launch("demo/raw_videos", partition=SHARDS[0])
-    with held(records, lost):
-        pids = children(records.processes["runner"].pid)
-    records.stop("runner", signal.SIGKILL)
+    with held(records, lost) as pids:
+        records.stop("runner", signal.SIGKILL)
     wait("all its processes to be gone", lambda: not any(map(alive, pids)), 60)
     records.start("runner")
     assert end(dagster, lost) == "FAILURE"
-    again = wait("the second try", lambda: [run for run in dagster.runs() if run["parentRunId"] == lost], LONG)
-    assert end(dagster, again[0]["runId"]) == "SUCCESS"
+    again = wait("the second try", lambda: retries(records, lost), LONG)
+    assert end(dagster, again[0]) == "SUCCESS"
     third = dagster.launch("demo/raw_videos", partition=SHARDS[0])
     assert end(dagster, third) == "SUCCESS", "the lost run kept its place in the pool"
 
