@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from ov_assets.environment import PROJECT, default_dagster_home
 from ov_model.demo import write_raw_dataset
 from tests.services.graphql import ENDED, Dagster, wait
