@@ -83,12 +83,17 @@ def _index_rows(dataset: Dataset, shard: Shard) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a check passed, in one sentence, with numbers and the first offenders."""
+    """Whether a check passed, in one sentence, with numbers and the first offenders.
+
+    Args:
+        tolerated: somebody asked for what failed, by name: told, but nothing stops for it.
+    """
 
     passed: bool
     summary: str
     numbers: dict[str, int | float] = field(default_factory=dict)
     offenders: tuple[str, ...] = ()
+    tolerated: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def _counts_agree(scope: Scope) -> Finding:
         numbers |= {"usable rows": usable, "lines": lines}
         if lines != usable:
             offenders.append(f"{lines} lines for {usable} usable rows")
-    return _finding(offenders, f"{here.height} rows, as many as in {scope.upstream}", numbers)
+    return finding(offenders, f"{here.height} rows, as many as in {scope.upstream}", numbers)
 
 
 def _failures_under_limit(scope: Scope) -> Finding:
@@ -155,7 +160,7 @@ def _positions_valid(scope: Scope) -> Finding:
             if visidx is not None:
                 faults = check_against_visidx(pos, visidx, str(path))
         problems += _messages(faults)
-    return _finding(problems, f"{files} files of positions are in order", {"files": files})
+    return finding(problems, f"{files} files of positions are in order", {"files": files})
 
 
 def _images_open(scope: Scope) -> Finding:
@@ -168,7 +173,7 @@ def _images_open(scope: Scope) -> Finding:
             problems.append(f"{row['id']}: {len(paths)} mosaics, expected {scope.geometry.num_images}")
         problems += _messages(check_images(paths, scope.geometry))
     side = scope.geometry.square_size
-    return _finding(problems, f"{images} images open at {side} x {side}", {"images": images})
+    return finding(problems, f"{images} images open at {side} x {side}", {"images": images})
 
 
 def _placeholders_match(scope: Scope) -> Finding:
@@ -177,7 +182,7 @@ def _placeholders_match(scope: Scope) -> Finding:
     for place, row in _jsonl_rows(scope.jsonl_files()):
         rows += 1
         problems += [f"{place}: {message}" for message in _messages(check_row(row, scope.geometry))]
-    return _finding(problems, f"{rows} rows have as many <image> as images", {"rows": rows})
+    return finding(problems, f"{rows} rows have as many <image> as images", {"rows": rows})
 
 
 def _one_signal(scope: Scope) -> Finding:
@@ -225,13 +230,14 @@ def check_mixture(spec: MixtureSpec) -> dict[str, Finding]:
         absent += [f"{place}: {path} does not exist" for path in files if not (spec.out.parent / path).is_file()]
     counts = [] if rows == wanted else [f"{rows} rows, planned were {wanted}"]
     return {
-        "counts_agree": _finding(counts, f"{rows} rows as planned", {"rows": rows, **planned}),
-        "placeholders_match": _finding(unmatched, f"{rows} rows have as many <image> as images", {"rows": rows}),
-        "files_exist": _finding(absent, f"the files of {rows} rows are there", {"rows": rows}),
+        "counts_agree": finding(counts, f"{rows} rows as planned", {"rows": rows, **planned}),
+        "placeholders_match": finding(unmatched, f"{rows} rows have as many <image> as images", {"rows": rows}),
+        "files_exist": finding(absent, f"the files of {rows} rows are there", {"rows": rows}),
     }
 
 
-def _finding(offenders: Sequence[str], well: str, numbers: dict[str, Any]) -> Finding:
+def finding(offenders: Sequence[str], well: str, numbers: dict[str, Any]) -> Finding:
+    """What was found: well where there are no offenders, else the first of them."""
     if not offenders:
         return Finding(True, well, numbers)
     summary = offenders[0] if len(offenders) == 1 else f"{len(offenders)} problems, the first: {offenders[0]}"

@@ -1,4 +1,4 @@
-"""The loss curve of a training run as a small picture."""
+"""Curves as small pictures: the loss of a training run, and how the UI is shown a picture."""
 
 from __future__ import annotations
 
@@ -63,6 +63,14 @@ def draw_loss(metrics: Sequence[Mapping[str, Any]], title: str, width: int = 640
 def png_markdown(png: bytes, alternative: str) -> str:
     """Markdown that shows a PNG."""
     return f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def smaller_png(png: bytes, colors: int = 64) -> bytes:
+    """The picture with few colors, in a fraction of the bytes."""
+    file = BytesIO()
+    with Image.open(BytesIO(png)) as image:
+        image.convert("RGB").quantize(colors).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def _running_mean(value_N: NDArray[np.float64]) -> NDArray[np.float64]:

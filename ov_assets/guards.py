@@ -37,7 +37,7 @@ def check_result(finding: Finding, asset: dg.AssetKey, name: str, *, blocking: b
         passed=finding.passed,
         asset_key=asset,
         check_name=name,
-        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        severity=_severity(finding, blocking),
         description=finding.summary,
         metadata=_metadata(finding),
     )
@@ -51,12 +51,16 @@ def check_evaluation(
         passed=finding.passed,
         asset_key=asset,
         check_name=name,
-        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        severity=_severity(finding, blocking),
         description=finding.summary,
         metadata=normalize_metadata(_metadata(finding)),
         blocking=blocking,
         partition=partition,
     )
+
+
+def _severity(finding: Finding, blocking: bool) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if blocking and not finding.tolerated else dg.AssetCheckSeverity.WARN
 
 
 def _metadata(finding: Finding) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ _FAILURE_ROWS = 10
 _CELL = 160
 _PREVIEWED = 2
 _LEDGER_COLUMNS = ("id", "media", "kind", "status", "signal", "bytes")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a step made: its data version and what the UI is told; `work` is among it."""
+
+    data_version: str
+    metadata: dict[str, Any]
 
 
 def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, change: str) -> dict[str, Any]:
@@ -54,10 +63,10 @@ def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, chang
     elif ledger is None:
         metadata["sample"] = _records_table(dataset)
     else:
-        metadata["sample"] = _ledger_table(ledger.head(_SAMPLE_ROWS), _LEDGER_COLUMNS)
+        metadata["sample"] = ledger_table(ledger.head(_SAMPLE_ROWS), _LEDGER_COLUMNS)
     if ledger is not None and report.failed:
         failures = ledger.filter(pl.col("status") == FAILED).head(_FAILURE_ROWS)
-        metadata["failures"] = _ledger_table(failures, ("id", "media", "reason", "detail"))
+        metadata["failures"] = ledger_table(failures, ("id", "media", "reason", "detail"))
     if ledger is not None and report.stage == RAW:
         metadata["bytes"] = int(ledger.unique("path")["size"].sum())
     return metadata
@@ -90,7 +99,7 @@ def mixture_metadata(report: MixtureReport, change: str) -> dict[str, Any]:
         "dagster/row_count": report.rows,
         "dagster/uri": str(report.out),
         "rows": report.rows,
-        "sources": _table(sources),
+        "sources": table(sources),
         "seconds": round(report.seconds, 3),
         "bytes": report.bytes,
         "config hash": report.config_hash[:16],
@@ -116,12 +125,12 @@ def jsonl_table(path: Path) -> dg.TableMetadataValue:
                     "positions": "positions_thw" in record,
                 }
             )
-    return _table(rows)
+    return table(rows)
 
 
 def _records_table(dataset: Dataset) -> dg.TableMetadataValue:
     records = islice((record for shard in dataset.shards for record in dataset.records(shard)), _SAMPLE_ROWS)
-    return _table(
+    return table(
         [
             {"row": r.row, "id": _cell(r.id), "media": _cell(r.media), "kind": r.kind, "error": _cell(r.error or "")}
             for r in records
@@ -129,12 +138,14 @@ def _records_table(dataset: Dataset) -> dg.TableMetadataValue:
     )
 
 
-def _ledger_table(frame: pl.DataFrame, columns: Iterable[str]) -> dg.TableMetadataValue:
+def ledger_table(frame: pl.DataFrame, columns: Iterable[str]) -> dg.TableMetadataValue:
+    """Columns of a ledger's rows as a table of the UI."""
     rows = frame.select(*columns).iter_rows(named=True)
-    return _table([{k: v if isinstance(v, int) else _cell(v) for k, v in row.items()} for row in rows])
+    return table([{k: v if isinstance(v, int) else _cell(v) for k, v in row.items()} for row in rows])
 
 
-def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Rows of equal columns as a table of the UI."""
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=_schema(rows))
 
 

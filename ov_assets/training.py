@@ -7,12 +7,10 @@ Earlier folders stay until somebody removes them; `current` names the one that w
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,10 @@ import polars as pl
 
 from ov_assets.checks import Finding
 from ov_assets.curves import draw_loss, png_markdown
-from ov_assets.pipes import Abandoned, Ended, run_process
+from ov_assets.jobs import GrowingJsonl, Observer, run_job
+from ov_assets.pipes import Ended
 from ov_assets.training_process import HISTOGRAM, LENGTHS, TRAIN
-from ov_model.errors import OvError, TrainingFailed, UpstreamError
+from ov_model.errors import UpstreamError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.stages import MOSAICS, RAW
@@ -90,72 +89,26 @@ class Trainer:
     cwd: Path
     observe_every: float = 10.0
 
-    def run(self, context: dg.AssetExecutionContext, job: dict[str, Any], tail: MetricsTail | None = None) -> Ended:
+    def run(
+        self, context: dg.AssetExecutionContext, job: dict[str, Any], on_tick: Callable[[], None] = lambda: None
+    ) -> Ended:
         """Run a job of `ov_assets.training_process`.
 
         Raises:
             dg.Failure: it failed; with retries where going on from the last checkpoint may help.
         """
-        command = [self.python or sys.executable, "-m", "ov_assets.training_process", "{pid}"]
-        try:
-            ended = run_process(context, command, {"job": job}, self.cwd, tail or (lambda: None))
-        except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
-            raise dg.Failure("canceled: every process of it has ended", allow_retries=False) from error
-        except Abandoned as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except OSError as error:
-            raise dg.Failure(f"{command[0]} cannot be run: {error}", allow_retries=False) from error
-        if ended.code or not ended.message:
-            raise _failure(ended)
-        return ended
+        return run_job(context, "ov_assets.training_process", job, self.cwd, self.python, on_tick)
 
 
-def _failure(ended: Ended) -> dg.Failure:
-    if "error" not in ended.message:
-        how = f"was killed by signal {-ended.code}" if ended.code < 0 else f"ended with exit code {ended.code}"
-        return dg.Failure(f"the training process {how} and reported nothing; its standard error may say why")
-    kind, message = ended.message["error"], ended.message["message"]
-    return dg.Failure(f"{kind}: {message}", allow_retries=kind == TrainingFailed.__name__)
+def metrics_tail(context: dg.AssetExecutionContext, asset: dg.AssetKey, path: Path, every: float) -> Observer:
+    """Follows a run's metrics.jsonl."""
+    lines = GrowingJsonl(path)
 
+    def look() -> dict[str, float | int] | None:
+        found = list(lines.new())
+        return _told(found[-1]) if found else None
 
-class MetricsTail:
-    """Follows a run's metrics.jsonl: an observation and a log line of the newest line, at intervals."""
-
-    def __init__(self, context: dg.AssetExecutionContext, asset: dg.AssetKey, path: Path, every: float) -> None:
-        self.context, self.asset, self.path, self.every = context, asset, path, every
-        self.offset = path.stat().st_size if path.is_file() else 0
-        self.rest = b""
-        self.last = -math.inf
-        self.waiting: dict[str, Any] | None = None
-
-    def __call__(self) -> None:
-        """Report the newest line, unless the last report is too young."""
-        for values in self._new_lines():
-            self.waiting = values
-        if self.waiting is not None and time.monotonic() - self.last >= self.every:
-            self.report()
-
-    def report(self) -> None:
-        """Report the newest line, if it is not reported yet."""
-        if self.waiting is None:
-            return
-        told, self.waiting, self.last = _told(self.waiting), None, time.monotonic()
-        self.context.log_event(dg.AssetObservation(self.asset, metadata=told))
-        self.context.log.info(", ".join(f"{name} {value:.5g}" for name, value in told.items()))
-
-    def _new_lines(self) -> Iterator[dict[str, Any]]:
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            text = self.rest + file.read()
-            self.offset = file.tell()
-        *lines, self.rest = text.split(b"\n")
-        for line in lines:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # torn by a run that was killed
+    return Observer(context, asset, look, every)
 
 
 def _told(values: dict[str, Any]) -> dict[str, float | int]:
@@ -219,7 +172,7 @@ class Stage:
                 "out": str(folder),
                 "processes": trainer.processes,
             }
-            tail = MetricsTail(context, self.asset, folder / METRICS, trainer.observe_every)
+            tail = metrics_tail(context, self.asset, folder / METRICS, trainer.observe_every)
             trainer.run(context, job, tail)
             tail.report()
             done = _steps(read_metrics(folder / METRICS)) - before
@@ -324,11 +277,6 @@ def check_export(stage: Stage) -> Finding:
     problems += [f"loss is {v['loss']} at step {v['step']}" for v in metrics if not math.isfinite(v["loss"])]
     summary = problems[0] if problems else f"whole, {len(metrics)} losses, all of them numbers"
     return Finding(not problems, summary, {"losses": len(metrics)}, tuple(problems[:10]))
-
-
-def as_failure(error: OvError) -> dg.Failure:
-    """The failure of a step that trying again would not mend."""
-    return dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False)
 
 
 def _last_step(folder: Path) -> int:

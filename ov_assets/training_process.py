@@ -1,22 +1,15 @@
-"""What a training step runs in a process of its own, in whichever Python: `python -m ov_assets.training_process PID`.
-
-PID is the process that it must not outlive. The job comes through Dagster Pipes; the last message back is what was
-made, or why not: {"error", "message"}. Of Dagster it needs the package dagster-pipes alone.
-"""
+"""What a training step runs in a process of its own: `python -m ov_assets.training_process PID`."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dagster_pipes import PipesContext, open_dagster_pipes
-
-from ov_model.errors import OvError, TrainingFailed
+from ov_assets.job_process import run_tasks
+from ov_model.errors import TrainingFailed
 from ov_model.extras import require
 from ov_model.lake.files import write_bytes, write_json
-from ov_model.train.processes import die_with_parent
 
 TRAIN, LENGTHS = "train", "lengths"
 HISTOGRAM, LENGTHS_JSON = "lengths.png", "lengths.json"
@@ -47,23 +40,5 @@ def lengths(job: dict[str, Any]) -> dict[str, Any]:
     return asdict(report)
 
 
-def _run(pipes: PipesContext) -> int:
-    job: dict[str, Any] = pipes.get_extra("job")
-    try:
-        pipes.report_custom_message({TRAIN: train, LENGTHS: lengths}[job["task"]](job))
-    except OvError as error:
-        print(error, file=sys.stderr)
-        pipes.report_custom_message({"error": type(error).__name__, "message": str(error)})
-        return 1 if isinstance(error, TrainingFailed) else 2
-    return 0
-
-
-def main() -> None:
-    die_with_parent(int(sys.argv[1]))
-    with open_dagster_pipes() as pipes:
-        code = _run(pipes)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    run_tasks({TRAIN: train, LENGTHS: lengths}, worth_a_retry=(TrainingFailed,))

@@ -5,7 +5,6 @@ Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usa
 
 from __future__ import annotations
 
-import json as json_text
 import logging
 import os
 import sys
@@ -14,20 +13,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 from rich.table import Table
 
-from ov_model import __version__
+from ov_model import __version__, cli_ops
 from ov_model.errors import OvError, UsageError
+from ov_model.eval.prepare import PrepareOptions
 from ov_model.geometry import Geometry
 from ov_model.lake.layout import safe_name
 from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.precompute import PrecomputeConfig
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
+from ov_model.terminal import console, print_json
 
 _SHOWN_FAILURES = 3
-_LOG_WIDTH = 160
 
 app = App(
     name="ov",
@@ -35,6 +34,8 @@ app = App(
     version=__version__,
     default_parameter=Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=()),
 )
+
+cli_ops.register(app)
 
 
 @app.command
@@ -166,7 +167,7 @@ def status(lake: Path, /, *, json: bool = False) -> None:
     Parameters
     ----------
     lake
-        A lake, one dataset of it, or the output folder of stage 1 or 2.
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
     json
         Print JSON instead of a table.
     """
@@ -196,7 +197,7 @@ def failures(
     Parameters
     ----------
     lake
-        A lake, one dataset of it, or the output folder of stage 1 or 2.
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
     reason
         Only this reason code.
     dataset
@@ -412,19 +413,81 @@ def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> N
         print_board(as_table(board), console())
 
 
+benchmark = App(name="benchmark", help="The benchmarks: what there is and what lies here; fetch and unpack them.")
+app.command(benchmark)
+
+
+@benchmark.command(name="list")
+def benchmark_list(*, home: Path | None = None, json: bool = False) -> None:
+    """List the benchmarks: access, license, published scores, and what of them lies here.
+
+    Parameters
+    ----------
+    home
+        Where benchmarks are prepared [default: $HF_HOME, else .huggingface_cache].
+    json
+        Print JSON instead of a table.
+    """
+    from ov_model.eval.commands import list_benchmarks, print_benchmarks
+
+    if json:
+        print_json(list_benchmarks(home or benchmark_home()))
+    else:
+        print_benchmarks(home or benchmark_home(), console())
+
+
+@benchmark.command(name="prepare")
+def benchmark_prepare(
+    *names: str,
+    home: Path | None = None,
+    archives: Literal["keep", "delete"] = "keep",
+    revision: str | None = None,
+    update: bool = False,
+    token_file: Path | None = None,
+    retries: int = PrepareOptions.retries,
+    timeout: float = PrepareOptions.timeout,
+) -> int:
+    """Fetch benchmarks from the hub, unpack their videos, and list those that their questions are about.
+
+    Exit code 3: some could not be prepared, or lack videos; 1: none could be prepared.
+
+    Parameters
+    ----------
+    names
+        Benchmarks by short or lmms-eval name, or all: the eight that have no mark of an extra.
+    home
+        Where to prepare them [default: $HF_HOME, else .huggingface_cache].
+    archives
+        What becomes of archives once unpacked; deleted ones are not fetched again while their videos lie there.
+    revision
+        Branch, tag or commit of the data set [default: the benchmark's; pinned to its commit at the first call].
+    update
+        Look for a newer commit than the pinned one.
+    token_file
+        File that holds the hub's token [default: $HF_TOKEN, else that of `hf auth login`].
+    retries
+        Tries after a request that failed.
+    timeout
+        Seconds that listing one benchmark's videos may take.
+    """
+    from ov_model.eval.commands import prepare_named
+
+    for noisy in ("httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    options = PrepareOptions(
+        archives=archives,
+        revision=revision,
+        update=update,
+        token=token_file.read_text().strip() if token_file else None,
+        retries=retries,
+        timeout=timeout,
+    )
+    return prepare_named(names, home or benchmark_home(), options, console())
+
+
 def benchmark_home() -> Path:
     """lmms-eval's HF_HOME, else the folder that the reference takes."""
     return Path(os.environ.get("HF_HOME") or ".huggingface_cache").expanduser()
-
-
-def console() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for a log where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-
-
-def print_json(value: object) -> None:
-    """Indented JSON on standard output."""
-    print(json_text.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def print_report(report: Report) -> None:

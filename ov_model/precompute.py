@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ov_model.codec.assets import AssetOptions
 from ov_model.codec.choose import ChooseOptions
@@ -20,14 +20,17 @@ from ov_model.codec.energy import EnergyOptions
 from ov_model.codec.select import SelectOptions
 from ov_model.codec.signals import SignalOptions
 from ov_model.errors import BadRecord, DuplicateRecord, KnownMissing, UsageError
-from ov_model.eval.benchmarks import Places
 from ov_model.geometry import Geometry
-from ov_model.lake.layout import key_problem
+from ov_model.lake.files import folds_case
+from ov_model.lake.layout import file_identity, key_folder, key_problem
 from ov_model.lake.ledger import Report
 from ov_model.lake.records import BrokenLine, Record, read_values
 from ov_model.lake.run import run_shard
 from ov_model.lake.stages import ASSETS, AssetsStage
 from ov_model.shard_config import ShardConfig
+
+if TYPE_CHECKING:
+    from ov_model.eval.benchmarks import Places
 
 log = logging.getLogger("ov")
 
@@ -149,6 +152,7 @@ def run(config: PrecomputeConfig) -> Report:
     stage = AssetsStage(config.out_root, config.asset_options())
     shard = config.shard
     lines = list(read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.media_root))
+    refuse_one_folder(lines, config.jsonl, config.out_root)
     records = [record for record in lines if record.row % shard.count == shard.index]
     policy = config.media_policy(config.jsonl)
     return run_shard(records, [stage], shard, policy, config.run_options(), title="precompute")[ASSETS]
@@ -178,6 +182,19 @@ def read_lines(jsonl: Path, *, only_exists: bool = True, media_root: Path | None
         yield record
 
 
+def refuse_one_folder(lines: Iterable[Record], jsonl: Path, out_root: Path) -> None:
+    """Raise UsageError where two keys would share a folder on the file system of `out_root`."""
+    keys = {line.id for line in lines if line.kind == "video"}
+    folders: dict[str, str] = {}
+    for key in sorted(keys):
+        other = folders.setdefault(file_identity(key_folder(key)), key)
+        if other != key and folds_case(out_root):
+            raise UsageError(
+                f"{jsonl}: keys {other!r} and {key!r} differ in case only, which the file system of {out_root} does "
+                "not tell apart; write to another one"
+            )
+
+
 def _parse_line(value: Any, row: int, only_exists: bool) -> Record:
     if isinstance(value, BrokenLine):
         return Record(row, "bad", "", "", value.text, BadRecord(value.message))
@@ -192,7 +209,7 @@ def _parse_line(value: Any, row: int, only_exists: bool) -> Record:
         error = BadRecord(f"line {row + 1}: {problem}; expected {{video: a path, key: a folder's name}}")
         return Record(row, "bad", key, media, value, error)
     data = {**value, "key": key}
-    if only_exists and value.get("exists") is False:
+    if only_exists and not value.get("exists", True):
         error = KnownMissing(f"line {row + 1} says exists: false; fetch {media}, or use --no-only_exists")
         return Record(row, "skipped", key, media, data, error)
     return Record(row, "video", key, media, data)

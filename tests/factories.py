@@ -166,6 +166,14 @@ def make_image(path: Path, width: int = 96, height: int = 64, *, seed: int = 0, 
     return path
 
 
+def make_frames(folder: Path, frames: int = 12, width: int = 96, height: int = 64, *, suffix: str = ".jpg") -> Path:
+    """A folder of JPEG frames of the moving square, 00000.jpg on."""
+    folder.mkdir(parents=True)
+    for t in range(frames):
+        Image.fromarray(picture("square", t, width, height)).save(folder / f"{t:05d}{suffix}", "JPEG", quality=95)
+    return folder
+
+
 def make_record(
     media: str | Path | Sequence[str | Path] | None,
     *,

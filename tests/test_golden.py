@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov_model.codec.assets import AssetOptions, choose_assets, select_asset_patches
 from ov_model.codec.choose import ChooseOptions, choose_patches
 from ov_model.codec.energy import (
     EnergyOptions,
@@ -27,16 +28,18 @@ from ov_model.codec.select import SelectOptions, select_patches
 from ov_model.codec.signals import SignalOptions, resolve
 from ov_model.codec.video import open_video
 from ov_model.geometry import Geometry
+from ov_model.lake.asset_meta import flat_indices
 from ov_model.lake.dataset import JSONL_VERSION
 from ov_model.lake.files import hash_arrays
 from ov_model.lake.jsonl import training_row
 from ov_model.lake.records import parse_record
-from ov_model.lake.stages import MOSAICS_VERSION, VISIDX_VERSION
+from ov_model.lake.stages import ASSETS_VERSION, MOSAICS_VERSION, VISIDX_VERSION
 from ov_model.mosaic.pack import fit_content, pack_mosaics, pad_to_square, sort_positions
 
 GOLDEN = {
     ("visidx", 1): "9d83184758398b7873fac9698d241998b2a74732c07c976b7dec5ed22321fb7f",
     ("mosaics", 1): "abe5b7fdc51ecb60c6ab73c165bf395a5998d7385942b6db972c1a59402424b9",
+    ("assets", 1): "b136ef1041214347705b46e5094bb25b1d806a4153674200e3409fc55961c5d9",
     ("training_jsonl", 1): "e59d4b76b8baa9e26443e1371d1e8b3b196fa81f5cca05e9a6ec13a252e1a470",
 }
 CLIP = Path(__file__).parent / "data" / "golden.mp4"
@@ -85,6 +88,28 @@ def mosaics() -> np.ndarray:
     return np.concatenate([pack_mosaics(squares, pos, GEOMETRY, layout) for layout in ("time_spatial", "spatial")])
 
 
+def assets() -> list[np.ndarray]:
+    """The choice of an asset from fixed scores and from the clip, for each way to select and to sample."""
+    rng = np.random.default_rng(9)
+    scores = rng.random((GEOMETRY.sequence_length, 4, 4), np.float32)
+    mask = valid_mask(SquareMap.fit(50, 96, GEOMETRY.square_size), GEOMETRY)
+    choose = ChooseOptions(geometry=GEOMETRY, select=SelectOptions("repeat"))
+    ways = (
+        AssetOptions(choose),
+        AssetOptions(choose, keep_mid_full_frame=True),
+        AssetOptions(choose, topk_mode="time_bucket", time_bucket_count=3),
+    )
+    made = [select_asset_patches(scores, mask, options).pos_K3 for options in ways]
+    for options in (
+        AssetOptions(choose, topk_mode="time_bucket"),
+        AssetOptions(choose, window_len=4, window_pick="energy3"),
+        AssetOptions(choose, window_len=4, window_pick="mid"),
+    ):
+        choice, _ = choose_assets(CLIP, options)
+        made += [choice.pos_K3, choice.frame_ids_T, flat_indices(choice.pos_K3, GEOMETRY)]
+    return made
+
+
 def row() -> str:
     """A training row of a fixed record."""
     turns = [{"from": "human", "value": "<video>\nÜber?"}, {"from": "gpt", "value": "ja"}]
@@ -98,6 +123,7 @@ def row() -> str:
     [
         ("visidx", VISIDX_VERSION, hash_arrays(positions(), choices())),
         ("mosaics", MOSAICS_VERSION, hash_arrays(mosaics())),
+        ("assets", ASSETS_VERSION, hash_arrays(*assets())),
         ("training_jsonl", JSONL_VERSION, hashlib.sha256(row().encode()).hexdigest()),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import dagster as dg
 
+from ov_assets.components.benchmark_set import BenchmarkSet
 from ov_assets.components.dataset_component import DatasetComponent
 from ov_assets.components.lane import Lane
+from ov_assets.components.scores import ScoresAttributes
 from ov_model.errors import UsageError
+
+
+@runtime_checkable
+class HasBenchmarks(Protocol):
+    """A component that defines the project's benchmarks."""
+
+    def benchmark_set(self, name: str) -> BenchmarkSet: ...
+
+
+@runtime_checkable
+class HasScores(Protocol):
+    """A component with scores on them."""
+
+    scores: ScoresAttributes
 
 
 def find_lane(context: dg.ComponentLoadContext, asker: str, dataset: str) -> Lane:
@@ -29,6 +46,30 @@ def components_of(context: dg.ComponentLoadContext, name: str) -> Iterator[dg.Co
         if path.parent.name == name:
             component = context.load_component(path.parent)
             yield from getattr(component, "components", [component])
+
+
+def all_components(context: dg.ComponentLoadContext) -> Iterator[tuple[str, dg.Component]]:
+    """Every component of the project with its folder's name, in order of names."""
+    folders = sorted({path.parent.name for path in context.defs_module_path.rglob("defs.yaml")})
+    return ((name, component) for name in folders for component in components_of(context, name))
+
+
+def find_benchmarks(context: dg.ComponentLoadContext) -> BenchmarkSet | None:
+    """The benchmarks of this project; None where it has none.
+
+    Raises:
+        UsageError: there are two sets of them.
+    """
+    found = [(name, component) for name, component in all_components(context) if isinstance(component, HasBenchmarks)]
+    if len(found) > 1:
+        names = " and ".join(name for name, _ in found)
+        raise UsageError(f"{names} both define benchmarks; one folder of type Benchmarks holds all of a project's")
+    return found[0][1].benchmark_set(found[0][0]) if found else None
+
+
+def scored_runs(context: dg.ComponentLoadContext) -> list[str]:
+    """Names of everything that has scores: training runs and external checkpoints."""
+    return [name for name, component in all_components(context) if isinstance(component, HasScores)]
 
 
 def not_defined(context: dg.ComponentLoadContext, asker: str, kind: str, name: str) -> UsageError:

@@ -8,8 +8,10 @@ from typing import Any
 import dagster as dg
 
 from ov_assets.checks import Finding
+from ov_assets.evaluation import Source
 from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks
-from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, as_failure, check_export, measure
+from ov_assets.jobs import as_failure
+from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, check_export, measure
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError
 from ov_model.lake.files import hash_json
@@ -53,6 +55,12 @@ class RunAssets:
         deps = [*self.data.deps, self.projector.asset]
         checkpoint = self._step(CHECKPOINT, self.checkpoint.code_version, deps, self._checkpoint, self.checkpoint)
         return dg.Definitions(assets=[lengths, projector, checkpoint])
+
+    @property
+    def source(self) -> Source:
+        """The checkpoint as something to score."""
+        asset = self.checkpoint.asset
+        return Source(self.name, asset, (_EXPORT_CHECK,), lambda: (str(self.checkpoint.export()), None))
 
     def _measure(self, context: dg.AssetExecutionContext) -> Made:
         return measure(context, self.data, self.trainer, self.checkpoint.recipe, self.lengths_home)

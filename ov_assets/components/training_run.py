@@ -10,9 +10,10 @@ import dagster as dg
 
 from ov_assets.checks import MIXTURE_CHECKS
 from ov_assets.components.dataset_component import DatasetComponent
-from ov_assets.components.lookup import components_of, find_lane, not_defined
+from ov_assets.components.lookup import components_of, find_benchmarks, find_lane, not_defined
 from ov_assets.components.mixture import Mixture
 from ov_assets.components.run_assets import CHECKPOINT, PROJECTOR, TOKEN_LENGTHS, RunAssets
+from ov_assets.components.scores import ScoresAttributes
 from ov_assets.components.stages import VIDEO_STAGES
 from ov_assets.environment import lake_root
 from ov_assets.training import Stage, Trainer, TrainingData
@@ -45,6 +46,7 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
     counts as a change. `python`: interpreter of another environment that has ov-lake's extra `train` and
     dagster-pipes; None is this one. Paths are absolute, or relative to the project. A stage that failed or was
     killed is tried `retries` times again, from its last checkpoint. `observe_every`: seconds between observations.
+    `scores`: how the checkpoint is scored, where the project has benchmarks.
     """
 
     data: str
@@ -56,12 +58,18 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
     retries: int = 2
     retry_delay: float = 5.0
     observe_every: float = 10.0
+    scores: ScoresAttributes = ScoresAttributes()
     description: str = ""
     owners: Sequence[str] = ()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         name = context.path.name
-        return self.run(name, context.project_root, self._data(context, name)).definitions()
+        run = self.run(name, context.project_root, self._data(context, name))
+        benchmarks = find_benchmarks(context)
+        if benchmarks is None:
+            return run.definitions()
+        step = self.scores.step(run.source, benchmarks, context.project_root, self.description, self.owners)
+        return dg.Definitions.merge(run.definitions(), dg.Definitions(assets=[step.definition()]))
 
     def run(self, name: str, project: Path, data: TrainingData) -> RunAssets:
         """The assets of this run under `name`."""

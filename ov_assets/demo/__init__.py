@@ -1,8 +1,9 @@
-"""The whole way from real clips to a model that answers, through Dagster: `python -m ov_assets.demo`, or `make demo`.
+"""The whole way from real clips to a leaderboard, through Dagster: `python -m ov_assets.demo`, or `make demo`.
 
 It writes the demo's raw dataset, materializes `demo` and `demo_mixture` from it, and once more in a small geometry as
-`demo_tiny`; trains the run `tiny` on that and lets its checkpoint answer a question about a clip's mosaics. A second
-run decodes no video and trains no step. `--data` ends before the training. Exit code 0 when all is well, else 1.
+`demo_tiny`; trains the run `tiny` on that, lets its checkpoint answer a question about a clip's mosaics, and scores it
+on the demo's benchmark. A second run decodes no video, trains no step and asks no question. `--data` ends before the
+training. Exit code 0 when all is well, else 1.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ov_assets.components.leaderboard import LEADERBOARD
 from ov_assets.definitions import defs
 from ov_assets.environment import default_dagster_home, lake_root
 from ov_model.demo import write_raw_dataset
 from ov_model.errors import OvError
+from ov_model.eval.leaderboard import MARKDOWN, PARQUET, as_table
+from ov_model.eval.report import print_board
 from ov_model.validate import print_validation, validate_jsonl
 
 DATASET, MIXTURE = "demo", "demo_mixture"
 TINY, RUN = "demo_tiny", "tiny"
+BENCHMARK = "demo"
 ASKED = "bunny-action"
 SHARDED = ("raw_videos", "visidx", "mosaics", "training_jsonl")
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
@@ -73,6 +79,17 @@ def materialize_run(definitions: dg.Definitions, instance: dg.DagsterInstance) -
     """
     for name in ("token_lengths", "projector", "checkpoint"):
         yield materialize(definitions, instance, [dg.AssetKey([RUN, name])])
+
+
+def materialize_scores(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[list[Step]]:
+    """Materialize the demo's benchmark, the checkpoint's score on it, and the leaderboard.
+
+    Raises:
+        DemoError: a run failed.
+    """
+    for path in (["benchmarks", "benchmark_videos"], ["benchmarks", "benchmark_assets"], [RUN, "scores"]):
+        yield materialize(definitions, instance, [dg.AssetKey(path)], BENCHMARK)
+    yield materialize(definitions, instance, [LEADERBOARD])
 
 
 def materialize(
@@ -153,7 +170,7 @@ def answer(export: Path, jsonl: Path) -> str:
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Run the demo; see the module's description."""
-    parser = argparse.ArgumentParser(description="Real clips -> training JSONL -> a tiny model that answers.")
+    parser = argparse.ArgumentParser(description="Real clips -> training JSONL -> a tiny model -> its score.")
     parser.add_argument("--data", action="store_true", help="end before the training")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
@@ -167,6 +184,7 @@ def main(arguments: Sequence[str] = ()) -> int:
             well = _make_data(console, definitions, instance, raw)
             if not options.data:
                 _make_model(console, definitions, instance)
+                _make_scores(console, definitions, instance)
     except (DemoError, OvError) as error:
         console.print(str(error), style="bold red", markup=False, highlight=False)
         return 1
@@ -206,6 +224,17 @@ def _make_model(console: Console, definitions: dg.Definitions, instance: dg.Dags
     export = Path(steps[-1].reported["dagster/uri"])
     console.print(f"{'checkpoint':22}{export}", highlight=False, soft_wrap=True)
     console.print(answer(export, lake_root() / TINY / "train.jsonl"), markup=False, highlight=False, soft_wrap=True)
+
+
+def _make_scores(console: Console, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """Score the checkpoint and show the leaderboard."""
+    for made in materialize_scores(definitions, instance):
+        told = made[-1].reported
+        seconds = f", {told['seconds']:.1f} s" if "seconds" in told else ""
+        console.print(f"{made[-1].asset}: {told['work']}{seconds}", highlight=False)
+    folder = lake_root() / LEADERBOARD.path[-1]
+    print_board(as_table(pl.read_parquet(folder / PARQUET)), console)
+    console.print(f"{'leaderboard':22}{folder / MARKDOWN}", highlight=False, soft_wrap=True)
 
 
 def _why(result: dg.ExecuteInProcessResult, shard: str | None) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from ov_model.errors import EmptyFile, MissingFile, UnreadableContainer
+from ov_model.errors import DecodeError, EmptyFile, MissingFile, UnreadableContainer
 
 FRAME_RATE = 3
 _SUFFIXES = (".jpg", ".jpeg")
+# JPEG markers: start and end of image, start of scan; within a scan's data none of them occurs.
+_START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -38,6 +40,15 @@ def frame_files(folder: Path) -> list[Path]:
         if path.stat().st_size == 0:
             raise EmptyFile(f"{path}: a frame of 0 bytes; fetch it again")
     return frames
+
+
+def check_frames(folder: Path) -> None:
+    """Raise DecodeError at a frame that is no whole JPEG: FFmpeg would fill the rest with gray and say nothing."""
+    for path in frame_files(folder):
+        data = path.read_bytes()
+        if not data.startswith(_START) or data.rfind(_END) < max(2, data.rfind(_SCAN)):
+            found = "is cut off" if data.startswith(_START) else f"begins with {data[:4]!r}"
+            raise DecodeError(f"{path}: {found}, expected a whole JPEG; fetch or extract it again")
 
 
 def open_folder(folder: Path) -> InputContainer:

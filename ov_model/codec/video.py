@@ -47,7 +47,7 @@ from ov_model.codec.decode import (
     read_packets,
     restore_time,
 )
-from ov_model.codec.folder import frame_files
+from ov_model.codec.folder import check_frames, frame_files
 from ov_model.codec.index import FrameIndex, PacketTable, scan_packets
 from ov_model.codec.pixels import luma, rgb, rotate
 from ov_model.errors import (
@@ -295,6 +295,8 @@ def open_video(path: str | Path) -> Video:
         if path.is_dir() and len(table) != (count := len(frame_files(path))):
             raise DecodeError(f"{path}: only {len(table)} of its {count} frames can be read; check their permissions")
         info = _probe(container, stream, _first_frame(context, keys), table)
+        if not info.width:
+            raise DecodeError(f"{path}: neither its header nor its first frames tell a picture size")
         number = stream.index
     return Video(path, number, table, info)
 
@@ -307,7 +309,7 @@ def quiet() -> None:
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
-            frame_files(path)
+            check_frames(path)
         elif not path.is_file():
             raise MissingFile(f"{path}: no such file; expected a video file")
         elif path.stat().st_size == 0:

@@ -11,19 +11,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from lmms_eval.api.model import lmms
 
+from ov_model.codec.video import quiet
 from ov_model.errors import SampleError, UsageError
-from ov_model.eval.answer import Prompted, Prompts, generate, likelihoods
+from ov_model.eval.answer import Prompts, generate, likelihoods
 from ov_model.eval.asset import AssetFault
 from ov_model.eval.checkpoint import Checkpoint, choose_dtype
 from ov_model.eval.journal import Entry, Journal
@@ -45,14 +48,13 @@ ADAPTER_VERSION = 1
 REFERENCE_HOME = ".huggingface_cache"
 INDEX = ".ov_index"
 _PATIENCE = timedelta(hours=12)
-_KINDS = ("codec", "frames", "image", "text")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a question's document showed, read; or the answer that an earlier run gave to the same."""
+    """What a question's document showed; or, unread, the answer that an earlier run gave to the same."""
 
-    visual: VisualSample | None = None
+    visual: VisualSample
     visual_hash: str = ""
     earlier: Entry | None = None
 
@@ -114,15 +116,20 @@ class OneVisionCodec(lmms):
         self.checkpoint = Checkpoint.open(pretrained, revision) if model is None or pretrained else None
         if self.checkpoint is None and tokenizer is None:
             raise UsageError("a model without a checkpoint's folder needs its tokenizer as well")
+        quiet()
         self.batch_size = as_number(batch_size, "batch_size")
         self.threads = as_number(threads, "threads")
         asked_length = None if max_length is None else as_number(max_length, "max_length")
         self._start_processes(device)
         self.dtype = choose_dtype(str(dtype), self._device)
         self._given = (model,)
-        self._tokenizer = tokenizer if tokenizer is not None else self.checkpoint.tokenizer()  # type: ignore[union-attr]
-        config = model.config.to_dict() if self.checkpoint is None else self.checkpoint.config
-        recipe = None if self.checkpoint is None else self.checkpoint.geometry
+        recipe = None
+        if self.checkpoint is None:
+            config: dict[str, Any] = cast(Any, model).config.to_dict()
+            self._tokenizer = tokenizer
+        else:
+            config, recipe = self.checkpoint.config, self.checkpoint.geometry
+            self._tokenizer = tokenizer if tokenizer is not None else self.checkpoint.tokenizer()
         encoder = config.get("vision_config") or {}
         self.geometry = settings.geometry(recipe, geometry, int(encoder.get("patch_size", Geometry.encoder_patch)))
         self.prompts = Prompts(self._tokenizer, asked_length or _longest(config))
@@ -205,112 +212,109 @@ class OneVisionCodec(lmms):
             log.warning("generation_kwargs: %s cannot be honored and is left out", name)
         self.preflight.check(questions, documents)
         self._write_report(finished=False)
-        answers: dict[int, Any] = {}
-        first: dict[Any, int] = {}
-        asked: list[Question] = []
+        first: dict[Any, Question] = {}
         for question in questions:
-            """Greedy repetitions and padding are the same question again."""
-            same = (question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
-            if first.setdefault(same, question.number) == question.number:
-                asked.append(question)
-        for batch in self._batches(asked, documents):
-            for question, answer in batch:
-                answers[question.number] = answer
+            first.setdefault(_repeated(question), question)
+        answers = {
+            question.number: answer
+            for batch in self._batches(list(first.values()), documents)
+            for question, answer in batch
+        }
         self._write_report(finished=True)
         results = []
-        for question in questions:
-            same = (question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
-            results.append(answers[first[same]])
-            self.cache_hook.add_partial(question.type, (question.context, {}), results[-1])
+        for question, request in zip(questions, requests, strict=True):
+            results.append(answers[first[_repeated(question)].number])
+            self.cache_hook.add_partial(question.type, request.args[:2], results[-1])
         return results
 
     def _batches(self, questions: Sequence[Question], documents: Documents) -> Iterator[list[tuple[Question, Any]]]:
-        """Questions with their answers: those of an earlier run first where they come, the others in batches."""
+        """Batches of questions with their answers.
+
+        What a batch is made of depends on the questions alone: one that an earlier run answered in part is asked whole
+        again, so that a resumed run rounds as one that was never interrupted.
+        """
         setting = self._setting()
-        ordered = sorted(questions, key=self._order)
+        batches = _chunks(sorted(questions, key=self._order), self.batch_size)
         loaded = prefetch(
             lambda question: self._show(question, documents, setting),
-            ordered,
+            chain.from_iterable(batches),
             threads=self.threads,
             ahead=self.batch_size + self.threads,
         )
-        waiting: list[tuple[Prompted, str]] = []
-        start = time.perf_counter()
-        for question, shown in loaded:
-            self._seconds["preprocess"] += time.perf_counter() - start
-            if shown.earlier is not None:
-                self._count(shown.earlier, reused=True)
-                yield [(question, shown.earlier.answer)]
-            else:
-                assert shown.visual is not None
-                if waiting and not _together(waiting[0][0].question, question):
-                    yield self._ask(waiting, setting)
-                    waiting = []
-                prompted = self.prompts.build(question, shown.visual)
-                if prompted.cut:
-                    self._done["cut"] += 1
-                    log.warning("%s: %d tokens of its text's beginning are cut", question.name, prompted.cut)
-                waiting.append((prompted, shown.visual_hash))
-                if len(waiting) >= (1 if question.options.do_sample else self.batch_size):
-                    yield self._ask(waiting, setting)
-                    waiting = []
+        for batch in batches:
             start = time.perf_counter()
-        if waiting:
-            yield self._ask(waiting, setting)
+            shown = [one for _, one in islice(loaded, len(batch))]
+            earlier = [one.earlier for one in shown if one.earlier is not None]
+            known = len(earlier) == len(batch)
+            if not known:
+                shown = [
+                    self._show(q, documents, "") if one.earlier else one for q, one in zip(batch, shown, strict=True)
+                ]
+            self._seconds["preprocess"] += time.perf_counter() - start
+            if known:
+                yield [(question, self._count(entry)) for question, entry in zip(batch, earlier, strict=True)]
+            else:
+                yield self._ask(batch, shown, setting)
 
-    def _ask(self, batch: Sequence[tuple[Prompted, str]], setting: str) -> list[tuple[Question, Any]]:
+    def _ask(self, batch: Sequence[Question], shown: Sequence[Shown], setting: str) -> list[tuple[Question, Any]]:
         model = self.model
         start = time.perf_counter()
-        prompted = [one for one, _ in batch]
-        work = generate if prompted[0].question.type == GENERATE else likelihoods
+        prompted = [self.prompts.build(question, one.visual) for question, one in zip(batch, shown, strict=True)]
+        for one in prompted:
+            if one.cut:
+                self._done["cut"] += 1
+                log.warning("%s: %d tokens of its text's beginning are cut", one.question.name, one.cut)
+        work = generate if batch[0].type == GENERATE else likelihoods
         answers = work(model, self.prompts, prompted)
         self._seconds["generate"] += time.perf_counter() - start
-        entries = []
-        for (one, visual_hash), answer in zip(batch, answers, strict=True):
-            question, visual = one.question, one.visual
-            entry = Entry(
-                *question.key, question.prompt_hash(setting), visual_hash, answer, visual.kind, visual.num_tokens
-            )
-            if not question.padding:
-                entries.append(entry)
-                self._count(entry, reused=False)
+        entries = [
+            Entry(*q.key, q.prompt_hash(setting), one.visual_hash, answer, one.visual.kind, one.visual.num_tokens)
+            for q, one, answer in zip(batch, shown, answers, strict=True)
+            if not q.padding
+        ]
         if self._journal is not None:
             self._journal.append(entries)
-        return [(one.question, answer) for one, answer in zip(prompted, answers, strict=True)]
+        for entry in entries:
+            self._count(entry, reused=False)
+        return list(zip(batch, answers, strict=True))
 
     def _show(self, question: Question, documents: Documents, setting: str) -> Shown:
-        """Read what a question's document shows, unless the journal has its answer."""
+        """Read what a question's document shows, unless the journal has the answer to the same.
+
+        Args:
+            setting: as in `_setting`; empty: the journal is not asked.
+        """
+        asked = self._journal if setting else None
+        earlier = None if asked is None else asked.find(question.key, question.prompt_hash(setting))
+
+        def shown(identity: str, read: Callable[[], VisualSample]) -> Shown:
+            if earlier is not None and earlier.visual_hash == identity:
+                return Shown(text_sample(name), identity, earlier)
+            return Shown(read(), identity)
+
+        name, geometry = question.name, self.geometry
         kind, video = self.preflight.shown(question)
-        images = ()
-        if kind == "images":
-            visual = documents.visual(question)
-            kind, images = visual.kind, visual.images
-            if kind == "video":
-                video = self.preflight.late(question, visual).video
-        earlier = self._journal.find(question.key, question.prompt_hash(setting)) if self._journal else None
         try:
-            if kind == "video" and not self.preflight.on_frames(self.preflight.of(question)):
+            if kind == "images":
+                visual = documents.visual(question)
+                kind, images, aspect = visual.kind, visual.images, cast(Any, self.aspect)
+                if images:
+                    read = partial(image_sample, images, geometry, name, aspect, self.pinpoints)
+                    return shown(hash_pictures(images), read)
+                if kind == "video":
+                    video = self.preflight.late(question, visual).video
+            if kind != "video":
+                return shown("", partial(text_sample, name))
+            found = self.preflight.of(question)
+            if not self.preflight.on_frames(found):
                 try:
-                    found = self.preflight.of(question)
-                    if earlier is not None and earlier.visual_hash == found.identity:
-                        return Shown(earlier=earlier)
-                    return Shown(asset_sample(Path(found.folder), self.geometry, question.name), found.identity)
+                    return shown(found.identity, partial(asset_sample, Path(found.folder), geometry, name))
                 except AssetFault as fault:
                     self.preflight.demote(question, fault)
-            if kind == "video":
-                identity = f"frames {self.preflight.hashes(Path(video))}"
-                if earlier is not None and earlier.visual_hash == identity:
-                    return Shown(earlier=earlier)
-                return Shown(video_sample(Path(video), self.geometry, question.name), identity)
-            identity = hash_pictures(images) if images else ""
-            if earlier is not None and earlier.visual_hash == identity:
-                return Shown(earlier=earlier)
-            if not images:
-                return Shown(text_sample(question.name), identity)
-            aspect: Any = self.aspect
-            return Shown(image_sample(images, self.geometry, question.name, aspect, self.pinpoints), identity)
+            identity = f"frames {self.preflight.hashes(Path(video))}"
+            return shown(identity, partial(video_sample, Path(video), geometry, name))
         except SampleError as error:
-            raise type(error)(f"{question.name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
 
     def _order(self, question: Question) -> tuple[Any, ...]:
         """Like beside like: options, then kind, then length, the longest first."""
@@ -318,10 +322,12 @@ class OneVisionCodec(lmms):
         options = hash_json(repr((question.type, question.options)))
         return options, kind, -len(question.context), question.number
 
-    def _count(self, entry: Entry, *, reused: bool) -> None:
+    def _count(self, entry: Entry, *, reused: bool = True) -> Any:
+        """The entry's answer, counted."""
         self._done["answers"] += 1
         self._done["reused"] += reused
         self._done["visual_tokens"] += entry.visual_tokens
+        return entry.answer
 
     def _setting(self) -> str:
         """What else decides an answer: checkpoint, precision, geometry, length, pictures, this code."""
@@ -335,9 +341,9 @@ class OneVisionCodec(lmms):
         for found, documents, _, _ in parts:
             self.preflight.documents |= documents
             for place, one in found.items():
-                if one.status != self.preflight.found.get(place, one).status and one.reason:
+                known = self.preflight.found.setdefault(place, one)
+                if one.status != known.status and one.reason:
                     self.preflight.found[place] = one
-                self.preflight.found.setdefault(place, one)
         if self.rank or self._report is None:
             return
         done = {name: sum(part[2][name] for part in parts) for name in self._done}
@@ -368,8 +374,22 @@ class OneVisionCodec(lmms):
             self._device = torch.device(device)
 
 
-def _together(first: Question, second: Question) -> bool:
-    return first.type == second.type and first.options == second.options
+def _repeated(question: Question) -> tuple[Any, ...]:
+    """What requests share that have one answer: repetitions of a greedy question, and copies that pad a process."""
+    return (*question.key[:4], question.prompt_hash(""), question.options.do_sample and question.repeat)
+
+
+def _chunks(questions: Sequence[Question], size: int) -> list[list[Question]]:
+    """Batches of neighbors that share type and options; a sampled question is alone."""
+    batches: list[list[Question]] = []
+    for question in questions:
+        last = batches[-1] if batches else []
+        alike = last and (last[0].type, last[0].options) == (question.type, question.options)
+        if alike and len(last) < size and not question.options.do_sample:
+            last.append(question)
+        else:
+            batches.append([question])
+    return batches
 
 
 def _longest(config: dict[str, Any]) -> int | None:

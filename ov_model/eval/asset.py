@@ -17,13 +17,11 @@ from PIL import Image
 
 from ov_model.errors import OvError
 from ov_model.geometry import Geometry
+from ov_model.lake.asset_meta import flat_indices
 from ov_model.lake.files import hash_json, read_array
-from ov_model.lake.layout import POSITIONS
+from ov_model.lake.layout import ASSET_META, ASSET_MOSAIC, FRAME_IDS, POSITIONS, VISIBLE_INDICES
 
 MISS, INVALID = "miss", "invalid"
-ASSET_META = "meta.json"
-VISIBLE_INDICES = "visible_indices.npy"
-FRAME_IDS = "frame_ids.npy"
 _JPEG_END = b"\xff\xd9"
 _GEOMETRY_OPTIONS = {
     "seq_len_frames": "sequence_length",
@@ -43,7 +41,7 @@ class AssetFault(OvError):
 
 def mosaic_files(geometry: Geometry) -> list[str]:
     """Names of an asset's mosaics."""
-    return [f"mosaic_{number:03d}.jpg" for number in range(geometry.num_images)]
+    return [ASSET_MOSAIC.format(number) for number in range(geometry.num_images)]
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -96,11 +94,8 @@ def check_asset(folder: Path, geometry: Geometry, cfg: Mapping[str, Any]) -> Non
     for name in names:
         _check_jpeg(folder / name, geometry.square_size)
     positions_K3 = read_positions(folder, geometry)
-    grid, area = geometry.grid, geometry.patches_per_image
     visible_K = _optional(folder / VISIBLE_INDICES)
-    if visible_K is not None and not np.array_equal(
-        visible_K, positions_K3[:, 0].astype(np.int64) * area + positions_K3[:, 1] * grid + positions_K3[:, 2]
-    ):
+    if visible_K is not None and not np.array_equal(visible_K, flat_indices(positions_K3, geometry)):
         raise AssetFault(f"{folder}: {VISIBLE_INDICES} and {POSITIONS} name different patches")
     frame_ids_T = _optional(folder / FRAME_IDS)
     if frame_ids_T is not None and frame_ids_T.shape != (geometry.sequence_length,):
@@ -125,8 +120,7 @@ def read_positions(folder: Path, geometry: Geometry) -> NDArray[np.int32]:
     if outside.any():
         row = int(outside.argmax())
         raise AssetFault(f"{path}: row {row} is {positions_K3[row].tolist()}; (t, h, w) must lie below {limits}")
-    area = geometry.patches_per_image
-    flat_K = positions_K3.astype(np.int64) @ (area, geometry.grid, 1)
+    flat_K = flat_indices(positions_K3.astype(np.int32), geometry)
     falls = flat_K[1:] < flat_K[:-1]
     if falls.any():
         row = int(falls.argmax()) + 1
@@ -156,10 +150,11 @@ def read_mosaics(folder: Path, geometry: Geometry) -> list[Image.Image]:
 
 
 def hash_asset(folder: Path, geometry: Geometry) -> str:
-    """SHA-256 over what the model reads of an asset: for those whose meta names no hash."""
+    """SHA-256 over the SHA-256 of each file but the meta: the `output_hash` that our metas name."""
     digest = hashlib.sha256()
-    for name in (*mosaic_files(geometry), POSITIONS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    for name in (*mosaic_files(geometry), POSITIONS, VISIBLE_INDICES, FRAME_IDS):
+        if (folder / name).exists():
+            digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import polars as pl
 
+from ov_model.codec.folder import frame_files
+from ov_model.errors import SampleError
 from ov_model.eval.asset import INVALID, MISS, AssetFault, check_asset, hash_asset
+from ov_model.eval.keys import video_stem
 from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family
 from ov_model.geometry import Geometry
-from ov_model.lake.files import atomic_write, hash_file, hash_json
+from ov_model.lake.files import atomic_write, hash_json
 from ov_model.lake.ledger import read_ledger
-from ov_model.lake.media import known_hashes
+from ov_model.lake.media import hash_media, known_hashes
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ class VideoHashes:
         """SHA-256 of a video.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read. SampleError: a folder without usable frames.
         """
         path = video.resolve()
         state = media_state(path)
@@ -112,18 +115,10 @@ class VideoHashes:
 
 
 def media_state(path: Path) -> State:
-    """(path, bytes, newest modification time) of a file, or of a folder of frames."""
-    if not path.is_dir():
-        stat = path.stat()
-        return str(path), stat.st_size, stat.st_mtime_ns
-    stats = [entry.stat() for entry in path.iterdir()]
-    newest = max((stat.st_mtime_ns for stat in stats), default=0)
-    return str(path), sum(stat.st_size for stat in stats), max(newest, path.stat().st_mtime_ns)
-
-
-def hash_media(path: Path) -> tuple[int, str]:
-    """(bytes, SHA-256) of a video file."""
-    return path.stat().st_size, hash_file(path)
+    """(path, bytes, newest modification time) of a file, or of a folder of frames; as ledgers record them."""
+    stats = [frame.stat() for frame in frame_files(path)] if path.is_dir() else []
+    newest = max(stat.st_mtime_ns for stat in [*stats, path.stat()])
+    return str(path), sum(stat.st_size for stat in stats or [path.stat()]), newest
 
 
 @dataclass(frozen=True)
@@ -153,12 +148,12 @@ class Lookup:
         """HIT, MISS or invalid, and why."""
         path = Path(video)
         keys = candidate_keys(path)
-        missing = Found(task, video, keys[-1], MISS)
+        missing = Found(task, video, video_stem(path), MISS)
         if not path.exists():
             return replace(missing, status=UNREADABLE, reason=f"{video}: the video is not there")
         candidates = self.index.find(task, keys)
         if not candidates:
-            return replace(missing, reason=f"no asset of key {keys[-1]}")
+            return replace(missing, reason=f"no asset of key {missing.key}")
         faults: list[Found] = []
         unhashed: list[Asset] = []
         for asset in candidates:
@@ -171,8 +166,8 @@ class Lookup:
                 return self._hit(asset, state)
             except AssetFault as fault:
                 faults.append(replace(state, status=fault.status, reason=str(fault)))
-            except OSError as error:
-                return replace(missing, status=UNREADABLE, reason=f"{video}: cannot be read ({error.strerror})")
+            except (OSError, SampleError) as error:
+                return replace(missing, status=UNREADABLE, reason=f"{video}: cannot be read ({error})")
         for asset in unhashed:
             faults.append(self._unhashed(asset, unhashed, replace(missing, key=asset.key, folder=str(asset.path))))
             if faults[-1].status == HIT:
@@ -193,10 +188,13 @@ class Lookup:
 
     def _hit(self, asset: Asset, state: Found) -> Found:
         check_asset(asset.path, self.geometry, asset.options)
+        identity = hash_asset(asset.path, self.geometry)
+        if asset.output_hash and asset.output_hash != identity:
+            raise AssetFault(f"{asset.path}: its files are not those that were written; make the asset again")
         return replace(
             state,
             status=HIT,
-            identity=asset.output_hash or hash_asset(asset.path, self.geometry),
+            identity=identity,
             unhashed=not asset.content_hash,
             signal=asset.signal,
             options=asset.options_hash,

@@ -22,9 +22,11 @@ from typing import Any
 import polars as pl
 
 from ov_model.errors import UsageError
-from ov_model.eval.asset import ASSET_META, AssetFault, options_hash, read_meta
+from ov_model.eval.asset import AssetFault, options_hash, read_meta
 from ov_model.eval.benchmarks import BENCHMARKS, Benchmark
+from ov_model.eval.keys import video_stem
 from ov_model.lake.files import atomic_write, hash_json
+from ov_model.lake.layout import ASSET_META, short_sha1
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +165,17 @@ class OfflineIndex:
 
 
 def candidate_keys(video: Path) -> tuple[str, ...]:
-    """Keys that a video's asset may have, the most telling first: its path below some folder flattened, its stem."""
-    stem = video.stem if video.suffix and not video.is_dir() else video.name
+    """Keys that a video's asset may have (`ov_model.eval.keys`), whatever folder they were made below.
+
+    The most telling come first: the path below some folder flattened, with and without the hash that keeps equal ones
+    apart; last the stem alone.
+    """
+    stem = video_stem(video)
     parents = [part for part in video.parts[:-1] if part != video.anchor][-_DEPTH:]
-    names = ["__".join([*parents[start:], stem]) for start in range(len(parents) + 1)]
-    if stem != video.name:
-        names.append(video.name)
+    names = [f"{short_sha1(str(video.parent))}__{stem}"]
+    for start in range(len(parents) + 1):
+        key = "__".join([*parents[start:], stem])
+        names += [f"{key}__{short_sha1('/'.join([*parents[start:], video.name]))}", key]
     return tuple(dict.fromkeys(names))
 
 
@@ -249,8 +256,11 @@ def _open_root(root: Path, cache: Path | None, threads: int) -> tuple[pl.DataFra
     fresh = pl.DataFrame({name: [row[name] for row in read] for name in _SCHEMA}, schema=_SCHEMA)
     frame = pl.concat([before[kept], fresh]).sort("folder")
     if path is not None and (changed or len(kept) != before.height):
-        with atomic_write(path) as stream:
-            frame.write_parquet(stream)
+        try:
+            with atomic_write(path) as stream:
+                frame.write_parquet(stream)
+        except OSError as error:
+            log.warning("%s: the index is not kept: %s", path, error)
     faulty = frame.filter(pl.col("fault") != "").height
     if faulty:
         log.warning("%s: %d of %d assets have no usable %s", root, faulty, frame.height, ASSET_META)

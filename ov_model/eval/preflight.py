@@ -6,6 +6,7 @@ Every process sees its own documents; what they find is gathered, so that all ag
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 from ov_model.errors import OvError, UsageError
 from ov_model.eval.asset import INVALID, MISS, AssetFault
+from ov_model.eval.keys import video_stem
 from ov_model.eval.lookup import HIT, UNREADABLE, Found, Lookup, VideoHashes, assets_hash, one_configuration
 from ov_model.eval.missing import refuse
-from ov_model.eval.offline import OfflineIndex, Roots, candidate_keys, find_roots
+from ov_model.eval.offline import OfflineIndex, Roots, find_roots
 from ov_model.eval.questions import Document, Documents, Question, Visual
 from ov_model.geometry import Geometry
 
@@ -77,13 +79,14 @@ class Preflight:
         self.lookup: Lookup | None = None
         self.hashes = VideoHashes((), self._hash_cache())
         self.tasks: set[str] = set()
+        self._opening = threading.Lock()
         self.seconds = {"index": 0.0, "preflight": 0.0}
 
     def check(self, questions: Sequence[Question], documents: Documents) -> None:
         """Look at every document of the questions.
 
         Raises:
-            MissingAssets: on every process, where a video is no HIT and no fallback was asked for, or is not there itself.
+            MissingAssets: on every process: a video is not there, or is no HIT and no fallback was asked for.
         """
         start, before = time.perf_counter(), self.seconds["index"]
         shown = self._together(lambda: self._look(questions, documents))
@@ -117,8 +120,9 @@ class Preflight:
         Raises:
             MissingAssets: it is no HIT, and there is no fallback.
         """
-        if self.lookup is None and self.options.visual == CODEC:
-            self._open_index([question.task])
+        with self._opening:
+            if self.options.visual == CODEC and question.task not in self.tasks:
+                self._open_index([question.task])
         video = visual.video or f"document {question.doc_id}"
         found = self._resolve([(question.task, video)])[0]
         if not visual.video:
@@ -291,7 +295,7 @@ def _unnamed(question: Question, visual: Visual) -> Found:
 
 
 def _as_frames(task: str, video: str) -> Found:
-    key = candidate_keys(Path(video))[-1]
+    key = video_stem(Path(video))
     if Path(video).exists():
         return Found(task, video, key, FRAMES)
     return Found(task, video, key, UNREADABLE, f"{video}: the video is not there")

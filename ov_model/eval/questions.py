@@ -180,6 +180,8 @@ class Documents:
                 shown = question.doc_to_visual(self.read(*question.document))
             except SystemExit as error:
                 return Visual("video", reason=str(error.code))
+            except Exception as error:  # whatever a task's own code raises
+                raise OvError(f"{question.name}: the task's doc_to_visual failed: {error!r}") from error
         return _visual(_flat(shown), question.name)
 
 

@@ -39,7 +39,8 @@ class ScoreRow:
 
     Args:
         task: lmms-eval's, a leaf of a group or the whole; headline: the benchmark's one figure.
-        value: as lmms-eval gives it; percent: the same in percent; stderr: of percent, clustered by video.
+        value: as lmms-eval gives it; percent: the same in percent, but of a task that is not in the
+            registry as it is; stderr: of percent, clustered by video.
         run: identity and attempt, the folder's last two parts.
         visual: `codec` mosaics or plain `frames`; hit, miss, invalid: documents whose video has an asset, has none, has
             one that may not be used; frames: documents scored on plain frames, images and text: those without video.
@@ -84,6 +85,13 @@ class ScoreRow:
 
 
 SCHEMA: dict[str, Any] = {field.name: _TYPES[field.type] for field in fields(ScoreRow)}
+
+
+def current(visual: str) -> str:
+    """Name of the link to a benchmark's run that was finished last, on mosaics or on plain frames."""
+    return f"current-{visual}"
+
+
 SAMPLE_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "doc_id": pl.Int64,
@@ -145,7 +153,7 @@ def sample_table(
             generation = next((arg for arg in sample["arguments"] if isinstance(arg, dict)), {})
             for metric, aggregate in aggregations.items():
                 if metric in sample:
-                    score = _alone(aggregate, sample[metric], task, part)
+                    score = _alone(aggregate, sample[metric], part)
                     doc_id = int(sample["doc_id"])
                     rows.append(
                         {
@@ -241,9 +249,9 @@ def cluster_error(value_N: NDArray[np.float64], clusters: pl.Series) -> float:
     return float(np.sqrt(np.square(sum_M).sum() * len(sum_M) / (len(sum_M) - 1))) / len(value_N)
 
 
-def _alone(aggregate: Any, value: Any, task: Any, part: int | None) -> float | None:
+def _alone(aggregate: Any, value: Any, part: int | None) -> float | None:
     """A metric of one document: a number that is none, or that the aggregation cannot make, is null."""
-    given = {"args": task.args} if "args" in inspect.signature(aggregate).parameters else {}
+    given = {"args": None} if "args" in inspect.signature(aggregate).parameters else {}
     try:
         result = aggregate([value], **given)
         return float(result if part is None or isinstance(result, Real) else result[part])

@@ -97,7 +97,7 @@ class Scored:
     def data_version(self) -> str:
         """Changes with the scores and the answers, not with when or where they were made."""
         values = [[row.task, row.metric, row.value, row.hit, row.miss, row.invalid] for row in self.rows]
-        return hash_json([self.headline.run.split("/")[0], values, self.report["answers_hash"]])[:16]
+        return hash_json([values, self.report["answers_hash"]])[:16]
 
 
 def evaluate(config: EvalConfig) -> list[Scored]:
@@ -112,19 +112,21 @@ def evaluate(config: EvalConfig) -> list[Scored]:
     benchmarks = list({find_task(name).task: find_task(name) for name in config.tasks}.values())
     for benchmark in benchmarks:
         refuse_unprepared(benchmark, config.home)
+    names = sorted(benchmark.name for benchmark in benchmarks)
     cache = config.out / CACHE
+    desk = cache / hash_json(names)[:16]
     with ExitStack() as stack:
-        for name in sorted(benchmark.name for benchmark in benchmarks):
+        for name in names:
             stack.enter_context(ShardLock(config.out / name / LOCK))
         folder = checkpoint_folder(config.checkpoint, config.revision)
-        errors, job = cache / ERRORS, cache / "job.json"
-        for path in [*errors.glob("*.json"), cache / "outcome.json"]:
+        errors, job = desk / ERRORS, desk / "job.json"
+        for path in [*errors.glob("*.json"), desk / "outcome.json"]:
             path.unlink(missing_ok=True)
         write_json(job, _job(config, benchmarks, folder, checkpoint_hash(folder, cache / "checkpoints.json")))
         code = guarded(_command(job, errors, config.num_processes), _environment(config, benchmarks))
-        outcome = _read(cache / "outcome.json")
+        outcome = _read(desk / "outcome.json")
         if code or "scored" not in outcome:
-            raise _failure(outcome, config.out, cache, code)
+            raise _failure(outcome, config.out, errors, code)
     found = []
     for name, (folder, reused) in outcome["scored"].items():
         path = Path(folder)
@@ -189,12 +191,12 @@ def _environment(config: EvalConfig, benchmarks: list[Benchmark]) -> dict[str, s
     return values
 
 
-def _failure(outcome: dict[str, Any], out: Path, cache: Path, code: int) -> OvError:
+def _failure(outcome: dict[str, Any], out: Path, errors: Path, code: int) -> OvError:
     """The error of the scoring process again, by its type's name."""
     kinds = {kind.__name__: kind for kind in _subclasses(OvError)}
     if "error" in outcome:
         return kinds.get(outcome["error"], EvaluationFailed)(outcome["message"])
-    return EvaluationFailed(explain(out, cache / ERRORS, code, "evaluation"))
+    return EvaluationFailed(explain(out, errors, code, "evaluation"))
 
 
 def _subclasses(kind: type[OvError]) -> list[type[OvError]]:

@@ -132,8 +132,9 @@ def guarded(command: list[str], environment: Mapping[str, str] | None = None) ->
         environment: variables that are other than here.
     """
     with _sigterm_raises():
-        environment = DEFAULTS | os.environ | (environment or {})
-        process = subprocess.Popen(command, start_new_session=True, env=environment)
+        process = subprocess.Popen(
+            command, start_new_session=True, env={**DEFAULTS, **os.environ, **(environment or {})}
+        )
         try:
             return process.wait()
         finally:

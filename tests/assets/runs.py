@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-import ov_assets.training
+import ov_assets.jobs
 from ov_assets.components import TrainingRun
 from ov_assets.components.run_assets import RunAssets
 from ov_assets.pipes import Ended
@@ -65,7 +65,7 @@ class PretendedProcess:
 
     def __post_init__(self) -> None:
         self.waiting = list(self.ends)
-        self.monkeypatch.setattr(ov_assets.training, "run_process", self)
+        self.monkeypatch.setattr(ov_assets.jobs, "run_process", self)
 
     def __call__(
         self, context: Any, command: list[str], extras: dict[str, Any], cwd: Path, on_tick: Callable[[], None]

@@ -138,7 +138,7 @@ def test_other_pictures_under_the_same_names_are_other_data(three_clips: Playgro
 def test_a_failed_rank_is_tried_again_and_a_wrong_option_is_not(
     run: RunPlayground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = Ended(1, {"error": "TrainingFailed", "message": "rank 0 failed"})
+    failed = Ended(1, {"error": "TrainingFailed", "message": "rank 0 failed", "retry": True})
     process = PretendedProcess(monkeypatch, [failed, Ended(-9, {})])
     assert run.materialize("projector").success
     assert len(process.jobs) == 3

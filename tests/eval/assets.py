@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ov_model.codec.choose import ChooseOptions, choose_patches
+from ov_model.codec.assets import AssetOptions
+from ov_model.codec.choose import ChooseOptions
 from ov_model.codec.select import SelectOptions
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_file, write_array, write_json
-from ov_model.mosaic.pack import pack_mosaics, pad_to_square, sort_positions
-from ov_model.mosaic.write import encode_jpeg
+from ov_model.lake.asset_meta import asset_line
+from ov_model.lake.files import write_json
+from ov_model.lake.media import hash_media
+from ov_model.lake.work import AssetsTask, Job, Sample, do_job
 from tests.factories import make_video
 
 SMALL = Geometry(sequence_length=8, num_images=2, square_size=64, patch_size=16)
@@ -45,35 +45,29 @@ def write_meta(folder: Path, **fields: Any) -> Path:
 
 
 def write_asset(
-    root: Path,
-    key: str,
-    source: Path,
-    *,
-    task: str = "bench",
-    hashed: bool = True,
-    geometry: Geometry = SMALL,
-    **meta: Any,
+    root: Path, key: str, source: Path, *, task: str = "bench", hashed: bool = True, geometry: Geometry = SMALL
 ) -> Path:
-    """The asset of a video; without `hashed` as the reference writes it."""
-    options = ChooseOptions(geometry=geometry, select=SelectOptions.resolve("zero", True, False))
-    choice = choose_patches(source, options, keep_frames=True)
-    positions = sort_positions(choice.pos_K3)
-    frames = [
-        (np.flatnonzero(choice.frame_ids_T == index), pad_to_square(content, choice.square))
-        for index, content in choice.contents.items()
-    ]
+    """The asset of a video, by the stage that `ov precompute` runs; without `hashed` as the reference writes it."""
+    options = AssetOptions(ChooseOptions(geometry=geometry, select=SelectOptions("repeat")))
+    size, content = hash_media(source)
+    identity = {"content_hash": content, "size": size, "config_hash": "c0ffee", "stage_version": 1}
+    line = asset_line({"task": task, "video": str(source), "key": key})
     folder = root / key
-    for number, mosaic in enumerate(pack_mosaics(frames, positions, geometry)):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"mosaic_{number:03d}.jpg").write_bytes(encode_jpeg(mosaic, 95))
-    flat = positions.astype(np.int64) @ (geometry.patches_per_image, geometry.grid, 1)
-    write_array(folder / "positions_thw.npy", positions)
-    write_array(folder / "visible_indices.npy", flat)
-    write_array(folder / "frame_ids.npy", choice.frame_ids_T)
-    values: dict[str, Any] = {"version": 1, "task": task, "key": key, "video": str(source), "cfg": cfg(geometry)}
-    if hashed:
-        content = hash_file(source)
-        values |= {"content_hash": content, "size": source.stat().st_size, "signal": choice.signal}
-        values |= {"config_hash": "c0ffee", "output_hash": hash_file(folder / "mosaic_000.jpg")}
-    write_json(folder / "meta.json", {**values, **meta})
+    job = Job(source, Sample(key, str(source), 0), None, assets=AssetsTask(folder, options, line, identity))
+    result = do_job(job)["assets"]
+    if result.error is not None:
+        raise result.error
+    if not hashed:
+        meta = json.loads((folder / "meta.json").read_text())
+        for name in (*identity, "output_hash", "signal", "signal_method"):
+            del meta[name]
+        write_json(folder / "meta.json", meta)
     return folder
+
+
+def damage_inside(path: Path) -> None:
+    """Break a JPEG's Huffman table: its header and its end stay whole."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\xff\xc4") + 5
+    data[place : place + 16] = b"\xff" * 16
+    path.write_bytes(bytes(data))

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ov_model import stage1, stage2
+from ov_model import precompute, stage1, stage2
 from ov_model.lake.ledger import VOLATILE, read_ledger
+from ov_model.precompute import PrecomputeConfig
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
 from tests.factories import make_record, make_video, write_dataset
@@ -124,6 +126,32 @@ def test_stage1_and_stage2_killed_and_started_again(dataset: Path, tmp_path: Pat
     for ledger in ("visidx/ledger/visidx", "pack/images/ledger/mosaics"):
         a, b = (read_ledger(folder / f"{ledger}.shard00of01.parquet").drop(VOLATILE) for folder in (killed, calm))
         assert a.equals(b)
+
+
+def test_precompute_killed_and_started_again(dataset: Path, tmp_path: Path) -> None:
+    videos = [{"video": str(tmp_path / f"v{i}.mp4"), "key": f"v{i}"} for i in range(VIDEOS)]
+    jsonl = write_dataset(tmp_path / "videos.jsonl", videos)
+    arguments = ["--jsonl", jsonl, *GEOMETRY, "--seq_len_frames", "8", "--num_images", "2", "--num_workers", WORKERS]
+    killed, calm = tmp_path / "killed", tmp_path / "calm"
+    journal = killed / "ledger" / "assets.shard00of01.journal.jsonl"
+    process = start("precompute", "--out_root", killed, *arguments)
+    kill_when(process, lambda: lines(journal) >= 4)
+    done = lines(journal)
+    config = PrecomputeConfig(
+        jsonl=jsonl, out_root=killed, num_workers=WORKERS, square_size=64, seq_len_frames=8, num_images=2
+    )
+    report = precompute.run(config)
+    assert (report.ok, report.failed) == (VIDEOS, 0)
+    assert 0 < report.computed <= VIDEOS - done + WORKERS
+    precompute.run(replace(config, out_root=calm))
+    ours, theirs = outputs(killed), outputs(calm)
+    for found in (ours, theirs):
+        for name in [name for name in found if name.endswith("meta.json")]:
+            found[name] = json.dumps({**json.loads(found[name]), "created_at": "", "stats": {}}).encode()
+    assert len(ours) == VIDEOS * 6
+    assert ours == theirs
+    a, b = (read_ledger(folder / "ledger" / "assets.shard00of01.parquet").drop(VOLATILE) for folder in (killed, calm))
+    assert a.equals(b)
 
 
 def test_jsonl_killed_while_it_is_written(tmp_path: Path) -> None:
