@@ -20,6 +20,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ov_model.errors import LockedError
+from ov_model.lake.files import temporary
 from ov_model.lake.processes import process_start
 
 HEARTBEAT = 10.0
@@ -70,7 +71,7 @@ class ShardLock:
 
     def _create(self, text: str) -> bool:
         """Create the lock file whole: it appears by link, so no reader sees it empty."""
-        temp = self.path.with_name(f".{self.path.name}.{self.token}.tmp")
+        temp = temporary(self.path.with_name(f"{self.path.name}.{self.token}"))
         temp.write_text(text)
         try:
             os.link(temp, self.path)
@@ -84,7 +85,7 @@ class ShardLock:
         owner = refuse_live_owner(self.path)
         if owner is None:
             return
-        grave = self.path.with_name(f".{self.path.name}.{self.token}.dead.tmp")
+        grave = temporary(self.path.with_name(f"{self.path.name}.{self.token}.dead"))
         with suppress(FileNotFoundError):
             os.rename(self.path, grave)
             if _read(grave).get("token") != owner.get("token"):
