@@ -52,8 +52,11 @@ def make_clips(folder: Path) -> list[Path]:
 def mutate(data: bytes, suffix: str, seed: int) -> tuple[bytes, str]:
     """Spoiled bytes of a clip, and the kind of damage: the same for the same seed."""
     rng = np.random.default_rng(seed)
-    kind = list(MUTATIONS)[int(rng.integers(len(MUTATIONS)))]
-    return MUTATIONS[kind](data, suffix, rng), kind
+    while True:
+        kind = list(MUTATIONS)[int(rng.integers(len(MUTATIONS)))]
+        spoiled = MUTATIONS[kind](data, suffix, rng)
+        if spoiled != data:
+            return spoiled, kind
 
 
 def spans(data: bytes, suffix: str) -> list[Span]:

@@ -1,4 +1,4 @@
-"""Real processes for the fault suite: started, watched, killed or interrupted, and looked for when they should be gone."""
+"""Real processes for the fault suite: started, watched, killed or interrupted, looked for when they should be gone."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Running:
             cwd=ROOT,
             env={**os.environ, **(environment or {}), "OV_TEST_MARK": self.mark, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,6 +82,11 @@ class Running:
         while left := self.alive():
             assert time.monotonic() < deadline, f"still alive: {left}"
             time.sleep(0.02)
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts the tests in the background has SIGINT ignored, by all that they start too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ov(*arguments: object, environment: Mapping[str, str] | None = None) -> Running:

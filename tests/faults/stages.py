@@ -57,9 +57,7 @@ class Playground:
                 )
             )  # fmt: skip
         else:
-            precompute.run(
-                PrecomputeConfig(jsonl=self.videos, out_root=out, seq_len_frames=8, num_images=2, **options)
-            )
+            precompute.run(PrecomputeConfig(jsonl=self.videos, out_root=out, seq_len_frames=8, num_images=2, **options))
 
     def arguments(self, tool: str, out: Path) -> list[object]:
         """The same as arguments of `ov`."""
