@@ -32,6 +32,7 @@ app = App(
     name="ov",
     help="Codec-based video language models: chosen patches, mosaics and training data from raw video.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=()),
 )
 

@@ -1,7 +1,7 @@
 """One writer per shard: a lock file with owner and heartbeat, taken by the command line and Dagster alike.
 
-Exclusive creation, not flock, so that it holds on network file systems. A lock whose owner died on this host, or whose
-heartbeat is older than EXPIRY seconds, is taken over.
+Exclusive creation, not flock, so that it holds on network file systems. On this host a lock is its owner's as long as
+that process lives, whatever the clock says; one of another host is taken over when its heartbeat is EXPIRY seconds off.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class ShardLock:
     def _create(self, text: str) -> bool:
         """Create the lock file whole: it appears by link, so no reader sees it empty."""
         temp = temporary(self.path.with_name(f"{self.path.name}.{self.token}"))
-        temp.write_text(text)
         try:
+            temp.write_text(text)
             os.link(temp, self.path)
         except FileExistsError:
             return False
         finally:
-            temp.unlink()
+            temp.unlink(missing_ok=True)
         return True
 
     def _evict_dead_owner(self) -> None:
@@ -95,7 +95,7 @@ class ShardLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 if self._owner().get("token") == self.token:
                     os.utime(self.path)
 
@@ -111,11 +111,15 @@ def refuse_live_owner(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     same_host = owner.get("host") == socket.gethostname()
-    dead = same_host and process_start(int(owner.get("pid", 0))) != owner.get("started")
-    if not dead and age < EXPIRY:
+    if same_host:
+        held = process_start(int(owner.get("pid", 0))) == owner.get("started")
+        told = "wait for it, or stop it"
+    else:
+        held = abs(age) < EXPIRY
+        told = f"wait for it, or stop it; a lock without a sign of life for {EXPIRY:.0f} s is taken over"
+    if held:
         raise LockedError(
-            f"{path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); "
-            f"wait for it, or stop it. A lock without a sign of life for {EXPIRY:.0f} s is taken over."
+            f"{path}: this shard is being written by {_describe(owner)} (last sign of life {age:.0f} s ago); {told}"
         )
     return owner
 
