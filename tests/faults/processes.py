@@ -14,7 +14,7 @@ from pathlib import Path
 from ov_model.lake.ledger import VOLATILE, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300
+PATIENCE = 900
 
 
 class Running:
