@@ -50,6 +50,11 @@ def preview_markdown(packs: Sequence[Pack], geometry: Geometry, budget: int = BU
     return "\n\n".join(parts)
 
 
+def png_markdown(png: bytes, alternative: str) -> str:
+    """Markdown that shows a PNG."""
+    return f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
 def contact_sheet(pack: Pack, geometry: Geometry) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: two rows of pictures, mosaics above, heat map and first frames below."""
     pos_K3 = read_array(pack.positions)

@@ -19,14 +19,15 @@ import dagster as dg
 import polars as pl
 
 from ov_assets.checks import Finding
-from ov_assets.curves import draw_loss, png_markdown
 from ov_assets.jobs import GrowingJsonl, Observer, run_job
 from ov_assets.pipes import Ended
+from ov_assets.previews import png_markdown
 from ov_assets.training_process import HISTOGRAM, LENGTHS, TRAIN
 from ov_model.errors import UpstreamError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.stages import MOSAICS, RAW
+from ov_model.plots import draw_loss
 from ov_model.train.checkpoints import checkpoints
 from ov_model.train.index import JsonlRows
 from ov_model.train.metrics import METRICS, read_metrics

@@ -252,6 +252,37 @@ def show(
 
 
 @app.command
+def report(
+    lake: Path,
+    /,
+    *,
+    out: Path = Path("report.html"),
+    samples: int = 3,
+    at_most: int = 24,
+    failures: int = 20,
+) -> None:
+    """Write one HTML page about a lake: samples, failures, speed and scores, readable anywhere.
+
+    Parameters
+    ----------
+    lake
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
+    out
+        Page to write; it needs no other file and no network.
+    samples
+        Pictures of each dataset and signal.
+    at_most
+        Pictures in all.
+    failures
+        Failed samples listed of each dataset and reason.
+    """
+    from ov_model.report.page import ReportOptions, write_report
+
+    size = write_report(lake, out, ReportOptions(samples=samples, at_most=at_most, failures=failures))
+    console().print(f"{out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command
 def train(
     recipe: str,
     /,

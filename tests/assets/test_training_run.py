@@ -17,7 +17,6 @@ from dagster._utils.test.data_versions import get_stale_status_resolver
 from PIL import Image
 
 from ov_assets.components.run_assets import RunAssets
-from ov_assets.curves import draw_loss
 from ov_assets.environment import PROJECT
 from ov_assets.pipes import Abandoned, Ended
 from ov_assets.training import TrainingData
