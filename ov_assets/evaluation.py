@@ -18,16 +18,19 @@ from ov_assets.checks import Finding, finding
 from ov_assets.evaluation_process import EVALUATE
 from ov_assets.jobs import GrowingJsonl, Observer, run_job
 from ov_assets.metadata import Product, table
+from ov_assets.previews import plot
 from ov_model.errors import UpstreamError
 from ov_model.eval.benchmarks import find_benchmark
 from ov_model.eval.compare import describe_reproduction, paired_difference, reproduction
 from ov_model.eval.results import REPORT, SCORES, ScoreRow, read_rows, read_samples
 from ov_model.lake.files import hash_json, write_json
+from ov_model.plots import LINE, draw_counts
 
 CURRENT, JOURNAL = "current.json", "answers.jsonl"
 CODEC, FRAMES = "codec", "frames"
 _MODULE = "ov_assets.evaluation_process"
 _SHOWN = 10
+_PLOTTED = 24
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def _metadata(benchmark: str, scored: Mapping[str, Any], kept: Mapping[str, Any]
             "standard error": top.stderr,
             "metric": top.metric,
             "metrics": table([_metric(row) for row in rows]),
+            "plot": plot(_draw(rows, top), "scores and videos"),
             "samples": top.samples,
             "HIT": top.hit,
             "MISS": top.miss,
@@ -180,6 +184,13 @@ def _metadata(benchmark: str, scored: Mapping[str, Any], kept: Mapping[str, Any]
         metadata |= {f"{name}{label}": value for name, value in facts.items() if value is not None}
     first = next(iter(scored.values()))
     return {"work": "; ".join(works), **metadata, "benchmark": benchmark, "dagster/uri": first["folder"]}
+
+
+def _draw(rows: list[ScoreRow], top: ScoreRow) -> bytes:
+    """The benchmark's figure, those of its tasks, and what became of its videos."""
+    title = f"{top.benchmark}, {top.checkpoint}: {top.percent:.2f} %; videos HIT {top.hit}, MISS {top.miss}"
+    figures = {f"{row.task}: {row.metric}": row.percent for row in rows if row.percent is not None}
+    return draw_counts(dict(list(figures.items())[:_PLOTTED]), f"{title}, invalid {top.invalid}", LINE)
 
 
 def _metric(row: ScoreRow) -> dict[str, Any]:

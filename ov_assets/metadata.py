@@ -13,13 +13,14 @@ import dagster as dg
 import polars as pl
 
 from ov_assets.pictures import SPEED, stage_pictures
-from ov_assets.previews import BUDGET_BYTES, Pack, preview_markdown
+from ov_assets.previews import BUDGET_BYTES, Pack, plot, preview_markdown
 from ov_model.lake.dataset import RECORDS, TRAIN_JSONL, TRAINING_JSONL, Dataset
 from ov_model.lake.index import ROWS
 from ov_model.lake.layout import POSITIONS, Shard
 from ov_model.lake.ledger import FAILED, OK, Report
 from ov_model.lake.mixture import MixtureReport
 from ov_model.lake.stages import MOSAICS, RAW
+from ov_model.plots import GOOD, draw_counts
 
 _SAMPLE_ROWS = 5
 _FAILURE_ROWS = 10
@@ -54,7 +55,7 @@ def report_metadata(
         "rows": report.rows,
         "ok": report.ok + report.passed,
         "failed": report.failed,
-        "failed by reason": report.reasons,
+        **({"failed by reason": report.reasons} if report.reasons else {}),
         "duplicates or skipped": report.duplicates + report.skipped,
         "signals": report.signals,
         "computed": report.computed,
@@ -119,6 +120,7 @@ def mixture_metadata(report: MixtureReport, change: str) -> dict[str, Any]:
     return {
         "work": f"{0 if report.reused else report.rows} of {report.rows} rows written",
         "change": change,
+        "rows by dataset": plot(draw_counts(report.counts, "rows of each dataset", GOOD), "rows by dataset"),
         "dagster/row_count": report.rows,
         "dagster/uri": str(report.out),
         "rows": report.rows,

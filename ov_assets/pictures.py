@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from ov_assets.previews import png_markdown
+from ov_assets.previews import plot, png_markdown
 from ov_model.energy_plot import energy_plot
 from ov_model.lake.dataset import RECORDS, TRAIN_JSONL, TRAINING_JSONL, Dataset
 from ov_model.lake.layout import META_SUFFIX, VISIDX_SUFFIX, Shard
@@ -49,7 +49,7 @@ def stage_pictures(
     every = [*speeds, *([report.computed / report.seconds] if report.computed and report.seconds else [])]
     if every and report.stage in (RAW, VISIDX, MOSAICS):
         found["speed over runs"] = draw_runs(every, "speed of each run that computed something", SPEED)
-    shown = {name: dg.MetadataValue.md(png_markdown(png, name)) for name, png in found.items()}
+    shown = {name: plot(png, name) for name, png in found.items()}
     if report.stage == VISIDX and ledger is not None:
         shown = {"energy over time": dg.MetadataValue.md(_energy(dataset, ledger)), **shown}
     return shown

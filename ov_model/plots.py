@@ -15,6 +15,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _DPI = 100
@@ -51,7 +52,7 @@ def smaller_png(png: bytes, colors: int = _COLORS) -> bytes:
     """A PNG with few colors, in a fraction of the bytes."""
     file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(colors).save(file, "PNG", optimize=True)
+        image.convert("RGB").quantize(colors, Image.Quantize.MAXCOVERAGE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
@@ -72,7 +73,7 @@ def draw_loss(metrics: Sequence[Mapping[str, Any]], title: str, width: int = 640
     axes.plot(step_N, loss_N, color=PALE, linewidth=1, marker="." if len(step_N) < 60 else "", label="logged")
     axes.plot(step_N, 10 ** running_mean(np.log10(loss_N)), color=LINE, linewidth=2, label="running mean")
     axes.set_xlabel("step", color=_TEXT, fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole(axes.xaxis)
     axes.legend(fontsize=7, frameon=False)
     return as_png(figure)
 
@@ -118,7 +119,7 @@ def draw_energy(
     return as_png(figure)
 
 
-def draw_counts(counts: Mapping[str, int], title: str, color: str = BAD, width: int = 640) -> bytes:
+def draw_counts(counts: Mapping[str, float], title: str, color: str = BAD, width: int = 640) -> bytes:
     """A bar per name, the longest first."""
     names = sorted(counts, key=lambda name: (-counts[name], name))
     figure, axes = _titled(title, width, 60 + 26 * max(len(names), 1))
@@ -126,10 +127,19 @@ def draw_counts(counts: Mapping[str, int], title: str, color: str = BAD, width: 
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    if all(isinstance(value, int) for value in counts.values()):
+        _whole(axes.xaxis)
     for place, name in enumerate(names):
         end = (float(counts[name]), float(place))
-        axes.annotate(f"{counts[name]:,}", end, (4, 0), textcoords="offset points", va="center", fontsize=8)
+        value = counts[name]
+        axes.annotate(
+            f"{value:,}" if isinstance(value, int) else f"{value:,.2f}",
+            end,
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.margins(x=0.12)
     return as_png(figure)
 
@@ -144,7 +154,7 @@ def draw_runs(
     axes.set_ylim(0, max([*values, 1e-9]) * 1.25)
     axes.set_xlabel("run", color=_TEXT, fontsize=8)
     axes.set_ylabel(unit, color=_TEXT, fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole(axes.xaxis)
     if len(values):
         last = (float(runs_N[-1]), float(values[-1]))
         axes.annotate(f"{values[-1]:.3g}", last, (0, 7), textcoords="offset points", ha="center", fontsize=8)
@@ -157,7 +167,7 @@ def draw_spread(value_N: Sequence[float], title: str, label: str, width: int = 6
     axes.hist(list(value_N), bins=min(40, max(5, len(value_N) // 4)), color=LINE)
     axes.set_xlabel(label, color=_TEXT, fontsize=8)
     axes.set_ylabel("samples", color=_TEXT, fontsize=8)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    _whole(axes.yaxis)
     return as_png(figure)
 
 
@@ -175,13 +185,20 @@ def running_mean(value_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(total_N, count_N, out=np.full(len(value_N), np.nan), where=count_N > 0)
 
 
+def _whole(axis: Axis) -> None:
+    """Ticks of an axis of counts."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10], integer=True))
+
+
 def _titled(title: str, width: int, height: int) -> tuple[Figure, Axes]:
     figure, axes = new_figure(width, height)
     axes.set_title(title.replace("$", r"\$"), color=_TEXT, fontsize=9, loc="left")
     return figure, axes
 
 
-def _sparse(value_N: NDArray[np.float64]) -> Callable[[float, int], str]:
+def _sparse(value_N: NDArray[np.float64]) -> Callable[[float, float], str]:
     """Labels of a logarithmic axis between its powers of ten: where it spans less than two of them."""
     finite_N = value_N[np.isfinite(value_N)]
     narrow = float(finite_N.max() / finite_N.min()) < 100
