@@ -1,6 +1,6 @@
 """`ov`: argument parsing only. Option names are the reference's; underscores and hyphens are both accepted.
 
-Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usage.
+Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -29,16 +29,27 @@ from ov_model.stage2 import Stage2Config
 
 _SHOWN_FAILURES = 3
 _LOG_WIDTH = 160
+_COMPLETION = "--install-completion"
+
+DATA = Group.create_ordered("Make data")
+LOOK = Group.create_ordered("Look at it")
+MODELS = Group.create_ordered("Train and score")
+THIS = Group.create_ordered("About this command")
 
 app = App(
     name="ov",
     help="Codec-based video language models: chosen patches, mosaics and training data from raw video.",
+    help_epilogue=(
+        "Exit codes: 0 all ok, 1 nothing usable or an error, 2 usage, 3 some samples failed, 130 interrupted. Run the "
+        "same command again to go on where it stopped. --debug shows the traceback of an error."
+    ),
     version=__version__,
+    group_commands=THIS,
     default_parameter=Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=()),
 )
 
 
-@app.command
+@app.command(group=DATA)
 def stage1(*, config: Annotated[Stage1Config, Parameter(name="*")]) -> int:
     """Choose the patches of each video that its codec spent effort on."""
     from ov_model.stage1 import run
@@ -52,7 +63,7 @@ def stage1(*, config: Annotated[Stage1Config, Parameter(name="*")]) -> int:
     return result.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     """Pack the chosen patches into mosaics and write the training JSONL."""
     from ov_model.stage2 import run
@@ -64,7 +75,7 @@ def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     return report.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def precompute(*, config: Annotated[PrecomputeConfig, Parameter(name="*")]) -> int:
     """Make the offline codec assets of a benchmark's videos."""
     from ov_model.precompute import run
@@ -74,7 +85,7 @@ def precompute(*, config: Annotated[PrecomputeConfig, Parameter(name="*")]) -> i
     return report.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def validate(
     jsonl: Path,
     /,
@@ -138,7 +149,7 @@ def validate(
     return found.exit_code
 
 
-@app.command
+@app.command(group=LOOK)
 def doctor(*, lake: Path | None = None, json: bool = False) -> int:
     """Say what this installation can do, and prove each signal on small clips with known motion.
 
@@ -160,7 +171,7 @@ def doctor(*, lake: Path | None = None, json: bool = False) -> int:
     return doctor.exit_code(findings)
 
 
-@app.command
+@app.command(group=LOOK)
 def status(lake: Path, /, *, json: bool = False) -> None:
     """Say how far each dataset, stage and shard is.
 
@@ -180,7 +191,7 @@ def status(lake: Path, /, *, json: bool = False) -> None:
         status.print_status(rows, console())
 
 
-@app.command
+@app.command(group=LOOK)
 def failures(
     lake: Path,
     /,
@@ -220,7 +231,7 @@ def failures(
         status.print_failures(frame, limit=limit, console=console())
 
 
-@app.command
+@app.command(group=LOOK)
 def show(
     sample: str,
     out: Path | None = None,
@@ -251,7 +262,7 @@ def show(
     print_shown(show_sample(sample, picture, lake=lake, media_root=media_root, mosaics=mosaics), picture)
 
 
-@app.command
+@app.command(group=LOOK)
 def report(
     lake: Path,
     /,
@@ -282,7 +293,7 @@ def report(
     console().print(f"{out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command
+@app.command(group=MODELS)
 def train(
     recipe: str,
     /,
@@ -328,7 +339,7 @@ def train(
     return 0
 
 
-@app.command(name="eval")
+@app.command(name="eval", group=MODELS)
 def eval_(
     *,
     checkpoint: str,
@@ -417,7 +428,7 @@ def eval_(
     return 3 if any(row.miss or row.invalid for one in scored for row in one.rows) else 0
 
 
-@app.command
+@app.command(group=MODELS)
 def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> None:
     """Show the newest scores of every checkpoint on every benchmark, published figures beside them.
 
@@ -444,7 +455,9 @@ def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> N
         print_board(as_table(board), console())
 
 
-benchmark = App(name="benchmark", help="The benchmarks: what there is and what lies here; fetch and unpack them.")
+benchmark = App(
+    name="benchmark", group=MODELS, help="The benchmarks: what there is and what lies here; fetch and unpack them."
+)
 app.command(benchmark)
 
 
@@ -516,6 +529,11 @@ def benchmark_prepare(
     return prepare_named(names, home or benchmark_home(), options, console())
 
 
+app.register_install_completion_command(
+    name=_COMPLETION, add_to_startup=False, help="Write the completion script of your shell."
+)
+
+
 def benchmark_home() -> Path:
     """lmms-eval's HF_HOME, else the folder that the reference takes."""
     return Path(os.environ.get("HF_HOME") or ".huggingface_cache").expanduser()
@@ -568,7 +586,7 @@ def spell(argv: Sequence[str]) -> list[str]:
     for position, argument in enumerate(argv):
         if argument == "--":
             return spelled + list(argv[position:])
-        if argument.startswith("--"):
+        if argument.startswith("--") and argument != _COMPLETION:
             name, equals, value = argument.removeprefix("--").partition("=")
             negative = name.startswith(("no-", "no_"))
             name = name[3:] if negative else name
