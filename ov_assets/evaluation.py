@@ -157,8 +157,8 @@ def _metadata(benchmark: str, scored: Mapping[str, Any], kept: Mapping[str, Any]
         top, folder = headline(rows), Path(found["folder"])
         works.append(f"{visual}: {top.samples} questions {'scored before' if found['reused'] else 'scored'}")
         facts: dict[str, Any] = {
-            "score": top.percent,
-            "standard error": top.stderr,
+            "score": round(top.percent, 4),
+            "standard error": None if top.stderr is None else round(top.stderr, 4),
             "metric": top.metric,
             "metrics": table([_metric(row) for row in rows]),
             "plot": plot(_draw(rows, top), "scores and videos"),
@@ -194,7 +194,8 @@ def _draw(rows: list[ScoreRow], top: ScoreRow) -> bytes:
 
 
 def _metric(row: ScoreRow) -> dict[str, Any]:
-    return {"task": row.task, "metric": row.metric, "value": row.value, "percent": row.percent, "samples": row.samples}
+    percent = None if row.percent is None else round(row.percent, 4)
+    return {"task": row.task, "metric": row.metric, "percent": percent, "value": row.value, "samples": row.samples}
 
 
 def _difference(folder: Path, before: str | None, metric: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _COLORS = 64
+_FEW = 50
 _TEXT, _GRID = "#3a4150", "#e4e7ec"
 LINE, PALE, WARM, BAD, GOOD = "#2456a6", "#b9cdea", "#e8940c", "#c2413b", "#3f8f5f"
 """Colors that mean the same in every plot: a measure, its raw values, what was chosen, what failed, what is well."""
@@ -57,7 +58,7 @@ def smaller_png(png: bytes, colors: int = _COLORS) -> bytes:
 
 
 def draw_loss(metrics: Sequence[Mapping[str, Any]], title: str, width: int = 640, height: int = 300) -> bytes:
-    """Loss over steps: each logged loss in pale, their running mean in dark; the axis is logarithmic.
+    """Loss over steps on a logarithmic axis; where there are many, in pale, with their running mean in dark.
 
     Args:
         metrics: lines of a run's metrics.jsonl. A loss that is not finite, or not above 0, leaves a gap.
@@ -70,11 +71,14 @@ def draw_loss(metrics: Sequence[Mapping[str, Any]], title: str, width: int = 640
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.yaxis.set_minor_formatter(_sparse(loss_N))
-    axes.plot(step_N, loss_N, color=PALE, linewidth=1, marker="." if len(step_N) < 60 else "", label="logged")
-    axes.plot(step_N, 10 ** running_mean(np.log10(loss_N)), color=LINE, linewidth=2, label="running mean")
+    if len(step_N) < _FEW:
+        axes.plot(step_N, loss_N, color=LINE, linewidth=1.6, marker=".")
+    else:
+        axes.plot(step_N, loss_N, color=PALE, linewidth=1, label="logged")
+        axes.plot(step_N, 10 ** running_mean(np.log10(loss_N)), color=LINE, linewidth=2, label="running mean")
+        axes.legend(fontsize=7, frameon=False)
     axes.set_xlabel("step", color=_TEXT, fontsize=8)
     _whole(axes.xaxis)
-    axes.legend(fontsize=7, frameon=False)
     return as_png(figure)
 
 
@@ -111,7 +115,9 @@ def draw_energy(
     axes.set_xlabel("frame of the video", color=_TEXT, fontsize=8)
     axes.set_zorder(share.get_zorder() + 1)
     axes.patch.set_visible(False)
-    share.grid(visible=False)
+    axes.grid(visible=False)
+    share.grid(color=_GRID, linewidth=0.8)
+    share.set_axisbelow(True)
     if intra_T is not None and intra_T.any():
         at = frame_ids_T[intra_T]
         axes.plot(at, np.zeros(len(at)), "^", color=BAD, markersize=6, clip_on=False, label="I-frame")

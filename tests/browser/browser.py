@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 _TIMEOUT = 90_000
+_LOOKS, _PAUSE = 20, 500
 
 
 class Tab:
@@ -38,9 +39,14 @@ class Tab:
         assert self.page.locator(".bp5-toast.bp5-intent-danger, .bp4-toast.bp4-intent-danger").count() == 0
 
     def shot(self, name: str, *, full: bool = False) -> Path:
-        """A screenshot; it must show something."""
-        path = self.folder / f"{name}.png"
-        self.page.screenshot(path=path, full_page=full)
+        """A screenshot, once the page does not change any more; it must show something."""
+        path, before = self.folder / f"{name}.png", b""
+        for _ in range(_LOOKS):
+            now = self.page.screenshot(path=path, full_page=full, animations="disabled")
+            if now == before:
+                break
+            before = now
+            self.page.wait_for_timeout(_PAUSE)
         with Image.open(path) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
         return path
