@@ -272,6 +272,7 @@ def stage1_meta(sample: Sample, choice: Choice, task: VisidxTask) -> dict[str, A
         "damaged": choice.damaged,
         "pictures": choice.pictures,
         "intra_share": choice.intra_share,
+        **choice.over_time(),
         "repeated_tail": choice.repeated,
         **task.identity,
     }
