@@ -1,4 +1,6 @@
-"""What the environment says: where the lake lies (OV_LAKE), whether Dagster remembers (DAGSTER_HOME)."""
+"""What the environment says: where the lake lies (OV_LAKE), what runs the steps (OV_EXECUTOR), whether Dagster
+remembers (DAGSTER_HOME).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,12 @@ class NoDagsterHomeWarning(UserWarning):
 def lake_root() -> Path:
     """The folder that holds every dataset of the lake: OV_LAKE, else `lake` in the project."""
     return Path(os.environ.get("OV_LAKE") or PROJECT / "lake").expanduser().absolute()
+
+
+def executor_file() -> Path | None:
+    """The file that says which engine runs the steps: OV_EXECUTOR, relative to the project; None where unset."""
+    given = os.environ.get("OV_EXECUTOR")
+    return PROJECT / Path(given).expanduser() if given else None
 
 
 def default_dagster_home() -> Path:

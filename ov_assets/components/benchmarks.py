@@ -15,6 +15,7 @@ from ov_assets.components.lookup import scored_runs
 from ov_assets.components.step import StepAsset, StepCheck
 from ov_assets.environment import lake_root
 from ov_assets.metadata import Product
+from ov_assets.needs import need_of_workers
 from ov_model.errors import UsageError
 from ov_model.eval.benchmarks import BENCHMARKS, find_benchmark
 from ov_model.eval.prepare import PrepareOptions
@@ -130,6 +131,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             partitions=benchmarks.partitions,
             owners=self.owners,
             pool="decode",
+            need=need_of_workers(preparation.run_options(benchmarks.names)),
         )
         return videos, assets
 
