@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,7 +39,8 @@ import dagster as dg
 from benchmarks.orchestration import lane_of
 from ov_assets.executor import engine
 
-defs = dg.Definitions.merge(lane_of(Path({raw!r}), Path({root!r})).definitions(), dg.Definitions(executor=engine().definition()))
+EXECUTOR = dg.Definitions(executor=engine().definition())
+defs = dg.Definitions.merge(lane_of(Path({raw!r}), Path({root!r})).definitions(), EXECUTOR)
 """
 
 
@@ -126,11 +128,16 @@ def main() -> None:
         with dg.DagsterInstance.local_temp(str(home)) as instance:
             library(prepared(raw, folder / "warm"))
             for run in range(options.runs):
-                lakes = iter(prepared(raw, folder / f"lake{run}{kind}") for kind in "abc")
-                kinds["library"].append(cost(lambda: library(next(lakes))))
-                kinds["in process"].append(cost(lambda: in_process(next(lakes), instance)))
-                if options.command:
-                    kinds["command"].append(cost(lambda: command(next(lakes), raw, home)))
+                for kind, costs in kinds.items():
+                    if kind == "command" and not options.command:
+                        continue
+                    lane = prepared(raw, folder / f"lake {run} {kind}")
+                    work = {
+                        "library": partial(library, lane),
+                        "in process": partial(in_process, lane, instance),
+                        "command": partial(command, lane, raw, home),
+                    }
+                    costs.append(cost(work[kind]))
     base = kinds["library"]
     for kind, costs in kinds.items():
         if costs:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from tests.conftest import require_or_skip
 from tests.factories import make_record, make_video, write_dataset
 from tests.services.ray_cluster import RayCluster, RayNode, ancestors
 
-SHARDS, CLIPS, CPUS = 4, 10, 2
+SHARDS, CLIPS, CPUS = 4, 10, 1
 LOCATION = """
 import sys
 from pathlib import Path
@@ -65,6 +65,7 @@ class Place:
     raw: Path
     engine: Path
     address: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         (self.folder / "home").mkdir(parents=True)
@@ -81,7 +82,6 @@ class Place:
             "root": str(self.folder / "lake" / "clips"),
             "num_shards": SHARDS,
             "workers": CPUS,
-            "memory_gb": 1.5,
             "geometry": TINY,
         }
 
@@ -111,9 +111,18 @@ class Place:
         }
         command = [sys.executable, str(self.location), *(shard.key for shard in shards)]
         with open(self.log(shards[0]), "wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def log(self, shard: Shard) -> Path:
         """What a process said."""
@@ -169,10 +178,13 @@ def alone(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("alone")
     engine = folder / "processes.yaml"
     engine.write_text(
-        "executor: multiprocess\nconfig: {start_method: {forkserver: {preload_modules: [dagster, ov_assets.components]}}}\n"
+        "executor: multiprocess\nconfig: {start_method: {forkserver: {preload_modules: [ov_assets.components]}}}\n"
     )
     place = Place(folder / "place", raw, engine)
-    place.end(place.start(*ALL), ALL[0])
+    try:
+        place.end(place.start(*ALL), ALL[0])
+    finally:
+        place.stop()
     place.lane.dataset.train_jsonl()
     return place
 
@@ -188,7 +200,7 @@ def cluster() -> Iterator[RayCluster]:
     found.folder.mkdir()
     try:
         for _ in range(2):
-            found.add_node(cpus=CPUS, memory_gb=6)
+            found.add_node(cpus=CPUS, memory_gb=12)
         yield found
     finally:
         found.stop()
@@ -202,12 +214,14 @@ def _installed(module: str) -> bool:
 
 
 @pytest.fixture
-def on_ray(raw: Path, cluster: RayCluster, tmp_path: Path) -> Place:
+def on_ray(raw: Path, cluster: RayCluster, tmp_path: Path) -> Iterator[Place]:
     """A lake to be made on the cluster, with the shipped settings but a shorter wait."""
     shipped = yaml.safe_load((PROJECT / "deploy" / "ray.yaml").read_text())
     engine = tmp_path / "ray.yaml"
     engine.write_text(yaml.safe_dump({**shipped, "retry_delay": 1}))
-    return Place(tmp_path / "place", raw, engine, cluster.address)
+    place = Place(tmp_path / "place", raw, engine, cluster.address)
+    yield place
+    place.stop()
 
 
 def test_a_node_is_lost_and_the_bytes_are_those_of_one_machine(
