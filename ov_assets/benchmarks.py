@@ -30,6 +30,7 @@ from ov_model.lake.files import hash_file, hash_json, read_array
 from ov_model.lake.layout import ASSET_META, FRAME_IDS, POSITIONS, Shard, ledger_path
 from ov_model.lake.ledger import FAILED, OK, Report, read_ledger
 from ov_model.lake.stages import ASSETS, AssetsStage
+from ov_model.lake.workers import RunOptions
 from ov_model.plots import LINE, draw_counts
 from ov_model.precompute import PrecomputeConfig, run
 
@@ -86,6 +87,12 @@ class Preparation:
             for name, config in configs.items()
         }
         return hash_json(hashes)[:16]
+
+    def run_options(self, names: Sequence[str]) -> RunOptions:
+        """The most workers and memory that one of these benchmarks takes."""
+        options = [self.precompute_config(name).run_options() for name in names]
+        workers, memory = max(o.num_workers for o in options), max(o.memory_gb for o in options)
+        return RunOptions(num_workers=workers, memory_gb=memory)
 
     def geometry(self, name: str) -> Geometry:
         """Of the codec assets."""

@@ -1,4 +1,6 @@
-"""What the environment says: where the lake lies (OV_LAKE), whether Dagster remembers (DAGSTER_HOME), OV_LOG_DAYS."""
+"""What the environment says: where the lake lies (OV_LAKE), what runs the steps (OV_EXECUTOR), whether Dagster
+remembers (DAGSTER_HOME), how long logs are kept (OV_LOG_DAYS).
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,12 @@ def log_days() -> int:
     if not text.isdecimal():
         raise ValueError(f"OV_LOG_DAYS is {text!r}: expected a whole number of days, 0 to keep logs for good")
     return int(text)
+
+
+def executor_file() -> Path | None:
+    """The file that says which engine runs the steps: OV_EXECUTOR, relative to the project; None where unset."""
+    given = os.environ.get("OV_EXECUTOR")
+    return PROJECT / Path(given).expanduser() if given else None
 
 
 def default_dagster_home() -> Path:

@@ -16,6 +16,7 @@ from ov_assets.components.step import StepAsset, StepCheck
 from ov_assets.environment import lake_root
 from ov_assets.inputs import described
 from ov_assets.metadata import Product
+from ov_assets.needs import need_of_workers
 from ov_model.errors import UsageError
 from ov_model.eval.benchmarks import BENCHMARKS, find_benchmark
 from ov_model.eval.prepare import PrepareOptions
@@ -131,6 +132,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             partitions=benchmarks.partitions,
             owners=self.owners,
             pool="decode",
+            need=need_of_workers(preparation.run_options(benchmarks.names)),
         )
         return videos, assets
 

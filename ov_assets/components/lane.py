@@ -14,6 +14,7 @@ import dagster as dg
 
 from ov_assets.checks import Check, Scope
 from ov_assets.components.stages import Stage
+from ov_assets.executor import engine
 from ov_assets.guards import (
     check_evaluation,
     check_result,
@@ -22,11 +23,13 @@ from ov_assets.guards import (
     refuse_failed_upstream,
 )
 from ov_assets.inputs import described
+from ov_assets.jobs import as_failure, still_locked
 from ov_assets.metadata import report_metadata
+from ov_assets.needs import Need, need_of_workers
 from ov_assets.orphans import ending_with_run_worker
 from ov_assets.pictures import past_speeds
 from ov_assets.versions import code_version, data_version, describe_change, last_data_version
-from ov_model.errors import OvError, UsageError
+from ov_model.errors import LockedError, OvError, UsageError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import Report
@@ -90,15 +93,23 @@ class Lane:
             ],
             can_subset=True,
             pool=stages[0].pool,
+            op_tags=self.need(stages[0]).op_tags,
+            retry_policy=engine().retry,
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
                 with ending_with_run_worker():
                     yield from self._run(context, stages)
+            except LockedError as error:
+                raise still_locked(context, error) from error
             except OvError as error:
-                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+                raise as_failure(error) from error
 
         return step
+
+    def need(self, stage: Stage) -> Need:
+        """What a step of this stage takes."""
+        return need_of_workers(self.dataset.spec.run) if stage.reads_media else Need()
 
     def _spec(self, stage: Stage) -> dg.AssetSpec:
         deps = [self.key(upstream) for upstream in stage.deps]
