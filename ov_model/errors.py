@@ -117,6 +117,12 @@ class TooLong(SampleError):
     reason = "too_long"
 
 
+class DamagedOutput(SampleError):
+    """What a finished row names is gone or changed; `ov verify --repair` had it marked, and the next run makes it anew."""
+
+    reason = "damaged_output"
+
+
 class InternalError(SampleError):
     """A defect of ours or of a library: an exception that nobody expected."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,8 @@ from ov_model.codec.select import SelectOptions
 from ov_model.codec.signals import SignalOptions
 from ov_model.errors import BadRecord, DuplicateRecord, KnownMissing, UsageError
 from ov_model.geometry import Geometry
-from ov_model.lake.layout import key_problem
+from ov_model.lake.files import folds_case
+from ov_model.lake.layout import file_identity, key_folder, key_problem
 from ov_model.lake.ledger import Report
 from ov_model.lake.records import BrokenLine, Record, read_values
 from ov_model.lake.run import run_shard
@@ -151,6 +152,7 @@ def run(config: PrecomputeConfig) -> Report:
     stage = AssetsStage(config.out_root, config.asset_options())
     shard = config.shard
     lines = list(read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.media_root))
+    refuse_one_folder(lines, config.jsonl, config.out_root)
     records = [record for record in lines if record.row % shard.count == shard.index]
     policy = config.media_policy(config.jsonl)
     return run_shard(records, [stage], shard, policy, config.run_options(), title="precompute")[ASSETS]
@@ -178,6 +180,19 @@ def read_lines(jsonl: Path, *, only_exists: bool = True, media_root: Path | None
             if first != row:
                 record = replace(record, error=DuplicateRecord(f"line {row + 1} repeats key {record.id!r}"))
         yield record
+
+
+def refuse_one_folder(lines: Iterable[Record], jsonl: Path, out_root: Path) -> None:
+    """Raise UsageError where two keys would share a folder on the file system of `out_root`."""
+    keys = {line.id for line in lines if line.kind == "video"}
+    folders: dict[str, str] = {}
+    for key in sorted(keys):
+        other = folders.setdefault(file_identity(key_folder(key)), key)
+        if other != key and folds_case(out_root):
+            raise UsageError(
+                f"{jsonl}: keys {other!r} and {key!r} differ in case only, which the file system of {out_root} does "
+                "not tell apart; write to another one"
+            )
 
 
 def _parse_line(value: Any, row: int, only_exists: bool) -> Record:

@@ -141,7 +141,8 @@ def run(config: Stage1Config) -> Report | list[Path]:
     policy = config.media_policy(config.dataset_path)
     records = shard_records(config.dataset_path, shard)
     report = run_shard(records, [stage], shard, policy, config.run_options(), title="stage1")[VISIDX]
-    failures = read_ledger(stage_ledger(report)).filter(pl.col("status") == FAILED)
+    columns = ("id", "media", "status", "reason", "detail")
+    failures = read_ledger(stage_ledger(report), columns).filter(pl.col("status") == FAILED)
     unsupported = pl.col("reason") == UnsupportedCodec.reason
     failed_txt = config.fail_txt or config.out_root / f"stage1_failed.{shard.key}.txt"
     unsupported_txt = config.unsupported_txt or config.out_root / f"stage1_unsupported.{shard.key}.txt"

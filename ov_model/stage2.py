@@ -112,6 +112,14 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
         UsageError: options that contradict each other or stage 1. LockedError: another process writes this shard.
     """
     report, ledger = _pack(config) if config.mode == "pack" else _rewrite(config)
+    summary = write_training_jsonl(config.jsonl_path(), stage2_records(config), ledger, row_maker(config))
+    failures = config.fail_txt or summary.path.with_name(f"{summary.path.name}.fail.txt")
+    write_failures(failures, ledger.filter(pl.col("status") == FAILED))
+    return replace(report, outputs=[summary.path, failures]), summary
+
+
+def row_maker(config: Stage2Config) -> Callable[[Record, list[str]], dict[str, Any]]:
+    """What makes a record and its outputs a row of the training JSONL."""
     render = config.render_path()
     positions = config.mode == "pack" or config.include_positions
 
@@ -122,18 +130,21 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
             return training_row(record, paths, config.num_images, lambda image: render(str(media_root / image)))
         return training_row(record, paths, config.num_images, render, positions=positions)
 
-    summary = write_training_jsonl(config.jsonl_path(), _records(config), ledger, make_row)
-    failures = config.fail_txt or summary.path.with_name(f"{summary.path.name}.fail.txt")
-    write_failures(failures, ledger.filter(pl.col("status") == FAILED))
-    return replace(report, outputs=[summary.path, failures]), summary
+    return make_row
 
 
-def _records(config: Stage2Config) -> list[Record]:
+def stage2_records(config: Stage2Config) -> list[Record]:
+    """The records of the shard."""
     records = list(shard_records(config.input_dataset, config.shard))
     return records[: config.max_samples] if config.max_samples else records
 
 
-def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
+def mosaics_stage(config: Stage2Config) -> tuple[MosaicsStage, list[Path]]:
+    """The stage that mode pack runs, and the ledgers whose content hashes it may trust.
+
+    Raises:
+        UsageError: no folder of stage 1.
+    """
     if config.visidx_root is None or not config.visidx_root.is_dir():
         raise UsageError(f"--visidx_root is {config.visidx_root}; mode pack needs the folder that stage 1 wrote")
     index = VisidxIndex(config.visidx_root, config.geometry())
@@ -144,10 +155,14 @@ def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
         index.find,
         skip_missing=config.skip_missing,
     )
+    return stage, sorted((config.visidx_root / "ledger").glob("visidx.shard*.parquet"))
+
+
+def _pack(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
+    stage, hints = mosaics_stage(config)
     policy = config.media_policy(config.input_dataset)
-    hints = sorted((config.visidx_root / "ledger").glob("visidx.shard*.parquet"))
     report = run_shard(
-        _records(config), [stage], config.shard, policy, config.run_options(), hints=hints, title="stage2"
+        stage2_records(config), [stage], config.shard, policy, config.run_options(), hints=hints, title="stage2"
     )[MOSAICS]
     return report, read_ledger(stage_ledger(report))
 
@@ -163,7 +178,7 @@ def _rewrite(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
             folders[entry.name[-8:]].append(entry.name)
     seen: set[str] = set()
     rows = []
-    for record in _records(config):
+    for record in stage2_records(config):
         row = Row(record.row, record.key, record.id, record.media, record.kind, status=PASSED)
         try:
             if record.error is not None:
@@ -186,8 +201,9 @@ def _rewrite(config: Stage2Config) -> tuple[Report, pl.DataFrame]:
 
 def _existing_pack(record: Record, folders: dict[str, list[str]], config: Stage2Config) -> list[str]:
     path_hash = short_sha1(record.media)
-    ending = f"__{safe_name(media_stem(record.media))}__{path_hash}"
-    found = [name for name in folders.get(path_hash, []) if name.endswith(ending)]
+    stem = media_stem(record.media)
+    ending = f"__{safe_name(stem)}__{path_hash}"
+    found = [name for name in folders.get(path_hash, []) if name.endswith((ending, f"__{stem}__{path_hash}"))]
     if not found:
         raise MissingVisidx(
             f"{record.id}: no folder of mosaics for {record.media} (sample_*{ending}) below {config.out_image_root}; "

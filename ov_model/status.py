@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ov_model.errors import UsageError
 from ov_model.lake.layout import Shard
-from ov_model.lake.ledger import DUPLICATE, FAILED, OK, PASSED, SCHEMA, SKIPPED, read_ledger
+from ov_model.lake.ledger import DUPLICATE, FAILED, OK, PASSED, SCHEMA, SKIPPED, read_journal
 from ov_model.lake.lock import EXPIRY
 from ov_model.lake.processes import process_start
 
@@ -208,7 +208,7 @@ def _read_journal(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     try:
         rows = pl.read_ndjson(io.BytesIO(whole), schema=schema)
     except pl.exceptions.ComputeError:
-        rows = read_ledger(path).select(list(schema))
+        return read_journal(path).select(list(schema))
     return rows.unique("key", keep="last", maintain_order=True)
 
 

@@ -42,30 +42,11 @@ def asset_meta(
     Args:
         line: see `asset_line`. identity: hashes, versions and the video's size in bytes.
     """
-    geometry, energy = options.choose.geometry, options.choose.energy
     return {
         "version": ASSET_FORMAT,
         **line,
         "created_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
-        "cfg": {
-            "seq_len_frames": geometry.sequence_length,
-            "num_images": geometry.num_images,
-            "square_size": geometry.square_size,
-            "patch_size": geometry.patch_size,
-            "mv_unit_div": energy.mv_unit_div,
-            "mv_pct": energy.mv_pct,
-            "res_pct": energy.res_pct,
-            "w_mv": energy.w_mv,
-            "w_res": energy.w_res,
-            "mv_compensate": energy.mv_compensate,
-            "res_use_grad": energy.res_use_grad,
-            "window_len": options.window_len,
-            "window_pick": options.window_pick,
-            "keep_mid_full_frame": options.keep_mid_full_frame,
-            "mid_full_frame_index": options.mid_full_frame_index,
-            "topk_mode": options.topk_mode,
-            "time_bucket_count": options.time_bucket_count,
-        },
+        "cfg": options_cfg(options),
         "debug": _debug(choice, window, options),
         "stats": {"elapsed_sec": round(seconds, 4)},
         **identity,
@@ -74,6 +55,30 @@ def asset_meta(
         "repeated_tail": choice.repeated,
         "damaged": choice.damaged,
         "options": asdict(options),
+    }
+
+
+def options_cfg(options: AssetOptions) -> dict[str, Any]:
+    """The published `cfg` of a meta file."""
+    geometry, energy = options.choose.geometry, options.choose.energy
+    return {
+        "seq_len_frames": geometry.sequence_length,
+        "num_images": geometry.num_images,
+        "square_size": geometry.square_size,
+        "patch_size": geometry.patch_size,
+        "mv_unit_div": energy.mv_unit_div,
+        "mv_pct": energy.mv_pct,
+        "res_pct": energy.res_pct,
+        "w_mv": energy.w_mv,
+        "w_res": energy.w_res,
+        "mv_compensate": energy.mv_compensate,
+        "res_use_grad": energy.res_use_grad,
+        "window_len": options.window_len,
+        "window_pick": options.window_pick,
+        "keep_mid_full_frame": options.keep_mid_full_frame,
+        "mid_full_frame_index": options.mid_full_frame_index,
+        "topk_mode": options.topk_mode,
+        "time_bucket_count": options.time_bucket_count,
     }
 
 

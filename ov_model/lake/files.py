@@ -97,6 +97,17 @@ def link_or_copy(source: Path, target: Path) -> None:
     os.replace(temp, target)
 
 
+def folds_case(folder: Path) -> bool:
+    """Whether the file system takes names that differ in case only for one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = temporary(folder / "Probe")
+    probe.touch()
+    try:
+        return probe.with_name(probe.name.swapcase()).exists()
+    finally:
+        probe.unlink()
+
+
 def temporary(path: Path) -> Path:
     """The name under which this process writes what will become `path`."""
     return path.with_name(f".{path.name[:180]}.{_host()}-{os.getpid()}.tmp")
@@ -106,11 +117,16 @@ def remove_temporaries(folder: Path, *, deep: bool = False) -> int:
     """Remove what processes of this host that are gone left half-written in `folder` (and below). Returns the count."""
     removed = 0
     for path in folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp"):
-        match = _TEMP.match(path.name)
-        if match and match["host"] == _host() and process_start(int(match["pid"])) is None:
+        if is_left_over(path):
             path.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a name is that of a temporary file of a process of this host that is gone."""
+    match = _TEMP.match(path.name)
+    return bool(match and match["host"] == _host() and process_start(int(match["pid"])) is None)
 
 
 @cache

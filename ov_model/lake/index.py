@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import polars as pl
 from ov_model.lake.files import atomic_write, hash_file
 from ov_model.lake.layout import Shard, shard_of
 from ov_model.lake.records import BAD_FIELD, ROW_FIELD, Record, read_records
+from ov_model.lake.tombstones import Tombstones
 
 ROWS = "rows.parquet"
 
@@ -30,18 +32,22 @@ def build_index(dataset_path: Path, folder: Path, num_shards: int) -> pl.DataFra
     """Stream a raw dataset into per-shard index files; returns its rows (row, content, identity, kind, shard).
 
     Records of one medium share a shard, so that each medium is decoded once. An index file whose content did not change
-    keeps its time.
+    keeps its time. What `ov remove` took out stays out, and is not among the rows returned; its number stays taken.
     """
-    rows = _assign_rows(_survey(dataset_path), folder / ROWS)
+    tombstones = Tombstones.read(folder)
+    rows = _assign_rows(_survey(dataset_path), folder / ROWS, tombstones)
     numbers = rows.sort("position")["row"].to_list()
     shards: list[int] = []
+    removed: list[bool] = []
     with ExitStack() as stack:
         parts = [folder / f"{Shard(i, num_shards).key}.jsonl.part" for i in range(num_shards)]
         streams = [stack.enter_context(atomic_write(part)) for part in parts]
         for record, row in zip(read_records(dataset_path), numbers, strict=True):
             shard = shard_of(record.media or f"|{record.id}|{row}", num_shards)
             shards.append(shard)
-            streams[shard].write(_line(record, row))
+            removed.append(tombstones.cover(record, row))
+            if not removed[-1]:
+                streams[shard].write(_line(record, row))
     for i, part in enumerate(parts):
         _sort_by_row(part)
         target = index_path(folder, Shard(i, num_shards))
@@ -49,13 +55,14 @@ def build_index(dataset_path: Path, folder: Path, num_shards: int) -> pl.DataFra
             part.unlink()
         else:
             part.replace(target)
-    rows = rows.sort("position").with_columns(pl.Series("shard", shards, dtype=pl.Int64)).sort("row")
+    added = [pl.Series("shard", shards, dtype=pl.Int64), pl.Series("removed", removed, dtype=pl.Boolean)]
+    rows = rows.sort("position").with_columns(added).sort("row")
     stored = rows.select("row", "content", "occurrence", "identity", "nth", "shard")
     previous = folder / ROWS
     if not (previous.exists() and pl.read_parquet(previous).equals(stored)):
         with atomic_write(previous) as stream:
             stored.write_parquet(stream)
-    return rows
+    return rows.filter(~pl.col("removed")).drop("removed")
 
 
 def read_index(folder: Path, shard: Shard) -> Iterator[Record]:
@@ -88,12 +95,17 @@ def _survey(dataset_path: Path) -> pl.DataFrame:
     )
 
 
-def _assign_rows(survey: pl.DataFrame, previous: Path) -> pl.DataFrame:
+def _assign_rows(survey: pl.DataFrame, previous: Path, tombstones: Tombstones) -> pl.DataFrame:
     """Give each surveyed record its old number, or the next free one."""
-    if not previous.exists():
+    if not previous.exists() and not tombstones.records:
         numbered = survey.with_columns(pl.col("position").alias("row"))
         return numbered.with_columns(pl.int_range(pl.len()).over("identity").alias("nth"))
-    old = pl.read_parquet(previous)
+    known = {"row": pl.Int64, "content": pl.String, "occurrence": pl.Int64, "identity": pl.String}
+    stones = [asdict(stone) for stone in tombstones.records.values()]
+    old = pl.DataFrame({name: [stone[name] for stone in stones] for name in known}, schema=known)
+    if previous.exists():
+        stored = pl.read_parquet(previous, columns=list(known)).select(pl.col(name).cast(known[name]) for name in known)
+        old = pl.concat([stored, old.filter(~pl.col("row").is_in(stored["row"].to_list()))])
     exact = survey.join(old.select("content", "occurrence", "row"), on=["content", "occurrence"], how="left")
     taken = exact["row"].drop_nulls()
     edited = exact.filter(pl.col("row").is_null()).drop("row")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from ov_model.errors import UsageError
 from ov_model.geometry import Geometry
 
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|^$")
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|[. ]$|^$")
+_ESCAPED = re.compile(r"~[0-9a-fA-F]{16}$")
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.DOTALL | re.IGNORECASE)
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_UNESCAPED = " !#$&'()+,-.;=@[]^_`{}~"
 _MAX_NAME_BYTES = 80
 _STAGE1_NAME = re.compile(
     r"^sample_(?P<name>.*)__(?P<h1>[0-9a-f]{8})__(?P<h2>[0-9a-f]{8})"
@@ -66,16 +71,50 @@ def shard_of(key: str, num_shards: int) -> int:
     return int(short_sha1(key), 16) % num_shards
 
 
-def safe_name(text: str) -> str:
-    """A text as part of a file name: ordinary names stay as they are, others are percent-encoded and cut to length."""
-    name = text
-    if _UNSAFE.search(text):
-        name = quote(text, safe=" !#$&'()+,-.;=@[]^_`{}~") or "%00"
-        if name.startswith("."):
-            name = "%2E" + name[1:]
-    if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
-        name = f"{quote(name, safe='%')[: _MAX_NAME_BYTES - 9]}~{short_sha1(text)}"
-    return name
+def is_ordinary(text: str) -> bool:
+    """Whether a text can stand in a file name as it is, and means one thing on every file system.
+
+    Not so: separators, control, invisible and bidirectional characters, a form that file systems normalize (not NFC), a
+    dot in front, a dot or space at the end, names that Windows reserves, and what looks like an escaped name.
+    """
+    if _UNSAFE.search(text) or _RESERVED.fullmatch(text) or _ESCAPED.search(text):
+        return False
+    if text.isascii():
+        return True
+    visible = not any(unicodedata.category(char) in _INVISIBLE for char in text)
+    return visible and unicodedata.is_normalized("NFC", text) and not _ESCAPED.search(file_identity(text))
+
+
+def safe_name(text: str, max_bytes: int = _MAX_NAME_BYTES) -> str:
+    """A text as part of a file name. Ordinary ones (see `is_ordinary`) of up to `max_bytes` stay as they are.
+
+    All others become `{percent-encoded, cut to length}~{16 hex digits of the text's SHA-1}`: no two texts share a name,
+    nor do their names differ in case or Unicode form only. `original_name` is the inverse.
+    """
+    if is_ordinary(text) and len(text.encode()) <= max_bytes:
+        return text
+    data = text.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()[:16]
+    encoded = quote(data, safe=_UNESCAPED)
+    if encoded.startswith(".") or _RESERVED.fullmatch(text):
+        encoded = f"%{data[0]:02X}{encoded[1:]}"
+    room = max_bytes - len(digest) - 1
+    if len(encoded) > room:
+        encoded = re.sub(r"%.?$", "", encoded[: room - 1]) + "%"
+    return f"{encoded}~{digest}"
+
+
+def original_name(name: str) -> str | None:
+    """The text that `safe_name` gave a name to; None for one cut to length: its meta file has the original."""
+    if is_ordinary(name):
+        return name
+    encoded = name[:-17]
+    return None if encoded.endswith("%") else unquote_to_bytes(encoded).decode("utf-8", "surrogatepass")
+
+
+def file_identity(name: str) -> str:
+    """Equal for names that some file system takes for one: that ignores case, or normalizes Unicode."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def media_stem(media: str) -> str:
@@ -114,16 +153,19 @@ def mosaic_name(media: str, index: int) -> str:
 
 
 def key_problem(key: str) -> str | None:
-    """Why a key cannot name a folder of assets, or None."""
-    if not key or key in (".", ".."):
-        return f"the key is {key!r}"
-    if re.search(r"[/\\\x00]", key):
-        return f"the key {key[:80]!r} holds a slash, backslash or NUL"
+    """Why a key cannot name an asset, or None."""
+    if not key:
+        return "the key is empty"
     try:
-        size = len(key.encode())
+        key.encode()
     except UnicodeEncodeError:
         return f"the key {key[:80]!r} is no valid Unicode"
-    return f"the key {key[:80]!r}... has {size} bytes, more than {_MAX_KEY_BYTES}" if size > _MAX_KEY_BYTES else None
+    return None
+
+
+def key_folder(key: str) -> str:
+    """Folder name of a key's asset: the key itself where that is ordinary; its meta file names the key in any case."""
+    return safe_name(key, _MAX_KEY_BYTES)
 
 
 def sharded(path: Path, shard: Shard) -> Path:

@@ -10,14 +10,14 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from typing_extensions import Self
@@ -28,6 +28,7 @@ from ov_model.lake.layout import Shard, ledger_path
 from ov_model.lake.lock import ShardLock, refuse_live_owner
 
 OK, PASSED, FAILED, DUPLICATE, SKIPPED = "ok", "passed", "failed", "duplicate", "skipped"
+REFERENCE = "reference"
 
 SCHEMA: dict[str, Any] = {
     "row": pl.Int64,
@@ -59,6 +60,9 @@ SCHEMA: dict[str, Any] = {
     "finished_at": pl.String,
 }
 VOLATILE = ("computed", "attempts", "seconds", "host", "versions", "finished_at", "mtime_ns")
+COUNTED = ("row", "key", "id", "media", "status", "reason", "signal", "config_hash", "output_hash", "bytes")
+_COMPARED = ("key", "row", "status", "reason", "detail", "input_hash", "config_hash")
+_BLOCK = 1 << 14
 
 
 @dataclass
@@ -113,6 +117,79 @@ def row_error(row: Row) -> SampleError:
     return error
 
 
+class Stored:
+    """The rows of a ledger that an earlier run left: columns are read when they are asked for, values block by block.
+
+    journal: what was in the journal when the ledger was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.journal = path, read_journal(path)
+        self._columns: dict[str, pl.Series] = {}
+        self._block = -1
+        self._values: dict[str, list[Any]] = {}
+        self._rows: list[tuple[Any, ...]] = []
+        self.positions = {key: i for i, key in enumerate(self.frame(_COMPARED)["key"])}
+
+    def frame(self, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+        """Some columns of all rows."""
+        missing = [name for name in columns if name not in self._columns]
+        if missing:
+            found = _overlay(self.path, self.journal, missing)
+            self._columns |= {name: found[name] for name in missing}
+        return pl.DataFrame([self._columns[name] for name in columns])
+
+    def value(self, name: str, position: int) -> Any:
+        """One value."""
+        block, place = divmod(position, _BLOCK)
+        values = self._enter(block).get(name)
+        if values is None:
+            values = self._values[name] = self._slice(name)
+        return values[place]
+
+    def compared(self, position: int) -> tuple[Any, ...]:
+        """What decides whether a row's sample is done: its _COMPARED."""
+        block, place = divmod(position, _BLOCK)
+        if block != self._block or not self._rows:
+            self._enter(block)
+            self._rows = list(zip(*map(self._slice, _COMPARED), strict=True))
+        return self._rows[place]
+
+    def _enter(self, block: int) -> dict[str, list[Any]]:
+        if block != self._block:
+            self._block, self._values, self._rows = block, {}, []
+        return self._values
+
+    def _slice(self, name: str) -> list[Any]:
+        column = self._columns.get(name)
+        column = self.frame((name,))[name] if column is None else column
+        return column[self._block * _BLOCK : (self._block + 1) * _BLOCK].to_list()
+
+
+if TYPE_CHECKING:
+
+    class StoredRow(Row):
+        """A row of `Stored`, to be read only."""
+
+        def __init__(self, stored: Stored, position: int) -> None: ...
+
+else:
+
+    class StoredRow:
+        __slots__ = ("_position", "_stored", *_COMPARED)
+
+        def __init__(self, stored: Stored, position: int) -> None:
+            self._stored, self._position = stored, position
+            (
+                self.key, self.row, self.status, self.reason, self.detail, self.input_hash, self.config_hash,
+            ) = stored.compared(position)  # fmt: skip
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in SCHEMA:
+                raise AttributeError(name)
+            return self._stored.value(name, self._position)
+
+
 class Ledger:
     """The ledger of one stage and shard, open for writing: holds the shard's lock while it is entered."""
 
@@ -131,9 +208,7 @@ class Ledger:
         self.lock.__enter__()
         try:
             remove_temporaries(self.path.parent)
-            self._frame = read_ledger(self.path)
-            self._index = {key: i for i, key in enumerate(self._frame["key"])}
-            self._columns: dict[str, list[Any]] = {}
+            self._stored = Stored(self.path)
             self._elsewhere = self._rows_elsewhere()
             self.interrupted = self.journal.exists()
             self._repair_journal()
@@ -156,21 +231,21 @@ class Ledger:
         """The row of a sample, from this run or an earlier one, or None."""
         if key in self._fresh:
             return self._fresh[key]
-        position = self._index.get(key)
+        position = self._stored.positions.get(key)
         if position is None:
             return None
-        row = self._row(position)
-        return None if row.finished_at < self._elsewhere.get(key, "") else row
+        row = StoredRow(self._stored, position)
+        return None if self._elsewhere and row.finished_at < self._elsewhere.get(key, "") else row
 
     def newest(self, key: str) -> str:
         """When a sample was last written by any split of the dataset; empty when never."""
-        position = self._index.get(key)
-        own = "" if position is None else str(self._frame["finished_at"][position])
+        position = self._stored.positions.get(key)
+        own = "" if position is None else str(self._stored.value("finished_at", position))
         return max(own, self._elsewhere.get(key, ""))
 
-    def previous(self) -> pl.DataFrame:
-        """All rows of earlier runs (Parquet and journal)."""
-        return self._frame
+    def previous(self, *columns: str) -> pl.DataFrame:
+        """Columns (none: all) of the rows of earlier runs (Parquet and journal)."""
+        return self._stored.frame(columns or tuple(SCHEMA))
 
     def append(self, row: Row) -> None:
         """Record a finished sample; on return it is on disk."""
@@ -184,16 +259,25 @@ class Ledger:
         """Carry an unchanged row of an earlier run into the next ledger (nothing is written now)."""
         self._kept.add(key)
 
-    def compact(self, *, keep_unseen: bool) -> pl.DataFrame:
-        """Write the Parquet file from this run's rows (and, if asked, earlier ones not seen now); end the journal."""
+    def compact(self, *, keep_unseen: bool, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+        """Write the Parquet file from this run's rows (and, if asked, earlier ones not seen now); end the journal.
+
+        Returns:
+            these columns of all rows.
+        """
         self.lock.check()
-        older = self._frame.filter(~pl.col("key").is_in(list(self._fresh)))
+        known = self._stored.positions.keys()
+        if self.path.exists() and not self.journal_size() and (keep_unseen or known <= self._kept):
+            return self._stored.frame(tuple(dict.fromkeys(("row", "key", *columns)))).sort("row", "key").select(columns)
+        older = self._stored.frame().filter(~pl.col("key").is_in(list(self._fresh)))
         if not keep_unseen:
             older = older.filter(pl.col("key").is_in(list(self._kept)))
-        frame = pl.concat([older, to_frame(self._fresh.values())]).sort("row", "key")
-        if not (self.path.exists() and not self.journal_size() and frame.equals(self._frame.sort("row", "key"))):
-            with atomic_write(self.path) as stream:
-                frame.write_parquet(stream)
+        return self._write(pl.concat([older, to_frame(self._fresh.values())])).select(columns)
+
+    def _write(self, frame: pl.DataFrame) -> pl.DataFrame:
+        frame = frame.sort("row", "key")
+        with atomic_write(self.path) as stream:
+            frame.write_parquet(stream)
         self._stream.truncate(0)
         os.fsync(self._stream.fileno())
         return frame
@@ -207,7 +291,7 @@ class Ledger:
         newest: dict[str, str] = {}
         for path in self.path.parent.glob(f"{self.stage}.shard*of*.parquet"):
             if not path.stem.endswith(f"of{self.shard.count:02d}"):
-                for key, finished_at in read_ledger(path).select("key", "finished_at").iter_rows():
+                for key, finished_at in read_ledger(path, ("key", "finished_at")).iter_rows():
                     newest[key] = max(finished_at, newest.get(key, ""))
         for path in self.path.parent.glob(f"{self.stage}.shard*of*.lock"):
             if not path.stem.endswith(f"of{self.shard.count:02d}"):
@@ -217,11 +301,6 @@ class Ledger:
     def journal_size(self) -> int:
         """Bytes in the journal."""
         return self.journal.stat().st_size if self.journal.exists() else 0
-
-    def _row(self, position: int) -> Row:
-        if not self._columns:
-            self._columns = {name: self._frame[name].to_list() for name in SCHEMA}
-        return Row(**{name: values[position] for name, values in self._columns.items()})
 
     def _repair_journal(self) -> None:
         """Cut a torn last line off, so that the next line starts on its own."""
@@ -235,25 +314,55 @@ class Ledger:
                 os.fsync(stream.fileno())
 
 
+def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
+    """Make `frame` all that a ledger holds; the caller holds its lock.
+
+    The journal is folded in first, so that no kill in between brings a row back.
+    """
+    journal = path.with_suffix(".journal.jsonl")
+    frames = [read_ledger(path)] if journal.exists() else []
+    for rows in [*frames, frame]:
+        with atomic_write(path) as stream:
+            rows.select(list(SCHEMA)).sort("row", "key").write_parquet(stream)
+        journal.unlink(missing_ok=True)
+
+
 def to_frame(rows: Iterable[Row]) -> pl.DataFrame:
     """Rows as a typed frame."""
     listed = list(rows)
     return pl.DataFrame({name: [getattr(row, name) for row in listed] for name in SCHEMA}, schema=SCHEMA)
 
 
-def read_ledger(path: Path) -> pl.DataFrame:
-    """All rows of a ledger: the Parquet file overlaid with its journal (a torn last line is dropped)."""
-    frame = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
-    journal = path.with_suffix(".journal.jsonl")
-    if not journal.exists():
-        return frame
+def read_ledger(path: Path, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+    """Rows of a ledger, some columns or all: the Parquet file overlaid with its journal (a torn last line is dropped).
+
+    The journal is read first: a row compacted meanwhile is seen in both, not in none.
+    """
+    return _overlay(path, read_journal(path), columns)
+
+
+def read_journal(path: Path) -> pl.DataFrame:
+    """The journal of a ledger: the last line of each sample, without a torn end."""
+    try:
+        data = path.with_suffix(".journal.jsonl").read_bytes()
+    except FileNotFoundError:
+        return pl.DataFrame(schema=SCHEMA)
     rows: dict[str, Row] = {}
-    for line in journal.read_bytes().split(b"\n")[:-1]:
+    for line in data.split(b"\n")[:-1]:
         row = Row(**json.loads(line))
         rows[row.key] = row
-    if rows:
-        frame = pl.concat([frame.filter(~pl.col("key").is_in(list(rows))), to_frame(rows.values())])
-    return frame
+    return to_frame(rows.values())
+
+
+def _overlay(path: Path, journal: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    names = list(columns)
+    if not path.exists():
+        return journal.select(names)
+    if journal.is_empty():
+        return pl.read_parquet(path, columns=names).select(names)
+    saved = pl.read_parquet(path, columns=list(dict.fromkeys([*names, "key"])))
+    older = saved.filter(~pl.col("key").is_in(journal["key"].to_list()))
+    return pl.concat([older.select(names), journal.select(names)])
 
 
 @dataclass(frozen=True)

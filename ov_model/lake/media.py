@@ -15,6 +15,8 @@ from ov_model.errors import EmptyFile, MissingFile, SampleError
 from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.records import resolve_media
 
+KNOWN = ("path", "size", "mtime_ns", "content_hash")
+
 
 @dataclass(frozen=True)
 class MediaFile:
@@ -48,8 +50,9 @@ def known_hashes(ledgers: Iterable[pl.DataFrame]) -> dict[tuple[str, int, int], 
     """(path, size, mtime_ns) -> content hash, from ledgers of earlier runs: an unchanged file is not read again."""
     known: dict[tuple[str, int, int], str] = {}
     for ledger in ledgers:
-        rows = ledger.filter(pl.col("content_hash") != "").select("path", "size", "mtime_ns", "content_hash")
-        known.update({(path, size, mtime): content for path, size, mtime, content in rows.iter_rows()})
+        rows = ledger.filter(pl.col("content_hash") != "")
+        states = zip(rows["path"], rows["size"], rows["mtime_ns"], strict=True)
+        known.update(zip(states, rows["content_hash"], strict=True))
     return known
 
 

@@ -19,6 +19,7 @@ from ov_model.errors import DuplicateRecord, MissingVisidx, SampleError, UsageEr
 from ov_model.lake.files import remove_temporaries
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import (
+    COUNTED,
     DUPLICATE,
     FAILED,
     OK,
@@ -31,7 +32,7 @@ from ov_model.lake.ledger import (
     row_error,
     summarize,
 )
-from ov_model.lake.media import MediaFile, MediaPolicy, examine, known_hashes
+from ov_model.lake.media import KNOWN, MediaFile, MediaPolicy, examine, known_hashes
 from ov_model.lake.progress import Progress, log
 from ov_model.lake.records import Record
 from ov_model.lake.stages import (
@@ -125,7 +126,8 @@ class _ShardRun:
         for stage in self.stages.values():
             if self.ledgers[stage.name].interrupted and stage.folder.is_dir():
                 remove_temporaries(stage.folder, deep=True)
-        known = known_hashes([ledger.previous() for ledger in self.ledgers.values()] + [read_ledger(h) for h in hints])
+        earlier = [ledger.previous(*KNOWN) for ledger in self.ledgers.values()]
+        known = known_hashes([*earlier, *(read_ledger(hint, KNOWN) for hint in hints)])
         media = list(dict.fromkeys(record.media for record in records if record.kind == "video"))
         files = examine(media, self.policy, known, self.options.num_workers)
         seen: set[str] = set()
@@ -167,7 +169,7 @@ class _ShardRun:
                 error = unusable
         prior = self.ledgers[stage.name].find(record.key)
         if error is not None or media is None:
-            self._settle(stage, prior, _row(stage, record, media, error))
+            self._settle(stage, prior, sample_row(stage, record, media, error))
         elif upstream is not None and self._is_done(
             stage, prior, stage.input_hash(record, media.content_hash, upstream)
         ):
@@ -237,13 +239,18 @@ class _ShardRun:
                 self._record(jobs[id(job)][1], outcome)
 
     def _finished_rows(self, stage: Stage) -> dict[str, Row]:
-        """Outputs that exist already, by media key, from all shards' ledgers of this stage."""
+        """Outputs that exist already of media to do, by media key, from all shards' ledgers of this stage."""
         if self.options.overwrite:
             return {}
+        media = [todo.media.content_hash for group in self.groups.values() for todo in group.todo.get(stage.name, ())]
+        usable = (pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash)
+        usable &= pl.col("content_hash").is_in(list(set(media)))
         rows: dict[str, Row] = {}
         for path in sorted((stage.root / "ledger").glob(f"{stage.name}.shard*.parquet")):
-            frame = read_ledger(path).filter((pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash))
-            for values in frame.iter_rows(named=True):
+            where = read_ledger(path, ("status", "config_hash", "content_hash")).select(usable).to_series()
+            if not where.any():
+                continue
+            for values in read_ledger(path).filter(where).iter_rows(named=True):
                 rows.setdefault(values["media_key"], Row(**values))
         return {key: row for key, row in rows.items() if self._stands(stage, row)}
 
@@ -300,7 +307,7 @@ class _ShardRun:
                 if source is not None:
                     self._share(stage, todo, source)
                     continue
-                row = _row(stage, todo.record, todo.media, result.error, todo.upstream or "", result, outcome)
+                row = sample_row(stage, todo.record, todo.media, result.error, todo.upstream or "", result, outcome)
                 self._append(stage, row)
                 if result.error is None:
                     source = row
@@ -309,7 +316,7 @@ class _ShardRun:
     def _share(self, stage: Stage, todo: _Todo, source: Row) -> None:
         record = todo.record
         outputs = [_relative(path, stage.root) for path in stage.share(source, record)]
-        row = _row(stage, record, todo.media, None, todo.upstream or "")
+        row = sample_row(stage, record, todo.media, None, todo.upstream or "")
         taken = ("signal", "output_hash", "bytes", "facts")
         row = replace(row, outputs=outputs, **{name: getattr(source, name) for name in taken})
         self._append(stage, row)
@@ -325,7 +332,7 @@ class _ShardRun:
         partial = bool(self.options.max_samples)
         reports = {}
         for name, stage in self.stages.items():
-            frame = self.ledgers[name].compact(keep_unseen=partial)
+            frame = self.ledgers[name].compact(keep_unseen=partial, columns=COUNTED)
             mixed = frame.filter((pl.col("status") == OK) & (pl.col("config_hash") != stage.config_hash)).height
             if mixed:
                 log.warning(
@@ -343,7 +350,7 @@ class _ShardRun:
         return reports
 
 
-def _row(
+def sample_row(
     stage: Stage,
     record: Record,
     media: MediaFile | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,11 +21,12 @@ from ov_model.lake.layout import (
     ASSETS_FOLDER,
     POSITIONS,
     VISIDX_SUFFIX,
+    key_folder,
     mosaic_name,
     pack_folder,
     stage1_prefix,
 )
-from ov_model.lake.ledger import OK, Row, row_error
+from ov_model.lake.ledger import OK, REFERENCE, Row, row_error
 from ov_model.lake.media import MediaFile
 from ov_model.lake.records import Record
 from ov_model.lake.work import AssetsTask, MosaicsTask, VisidxTask, stage1_files
@@ -34,6 +36,7 @@ RAW_VERSION = 1
 VISIDX_VERSION = 1
 MOSAICS_VERSION = 1
 ASSETS_VERSION = 1
+_IDENTITY = ("key", "content_hash", "config_hash", "output_hash")
 RAW, VISIDX, MOSAICS, ASSETS = "raw_videos", "visidx", "mosaics", "assets"
 
 
@@ -212,27 +215,33 @@ class AssetsStage(Stage):
             "config_hash": self.config_hash,
             "stage_version": self.version,
         }
-        return AssetsTask(self.folder / record.id, self.options, asset_line(record.data), identity)
+        return AssetsTask(self.folder / key_folder(record.id), self.options, asset_line(record.data), identity)
 
     def stands(self, row: Row) -> bool:
-        """Every file is there, and the meta file says that they are what the row says: other tools write here too."""
+        """Every file is there, and the meta file says that they are what the row says: other tools write here too.
+
+        The meta file of an adopted asset says nothing of the sort: it must be the one that was adopted.
+        """
         try:
-            meta = json.loads((self.folder / row.id / ASSET_META).read_text())
-            found = [meta.get(name) for name in ("key", "content_hash", "config_hash", "output_hash")]
+            data = (self.root / row.outputs[-1]).read_bytes()
+            meta = json.loads(data)
+            found = [meta.get(name) for name in _IDENTITY]
         except (OSError, ValueError, AttributeError):
             return False
         wanted = [row.id, row.content_hash, row.config_hash, row.output_hash]
-        return found == wanted and all((self.root / output).exists() for output in row.outputs)
+        adopted = row.signal == REFERENCE and json.loads(row.facts).get("meta_hash") == hashlib.sha256(data).hexdigest()
+        return (found == wanted or adopted) and all((self.root / output).exists() for output in row.outputs)
 
     def share(self, source: Row, record: Record) -> list[Path]:
-        target = self.folder / record.id
+        target = self.folder / key_folder(record.id)
         made = [self.root / output for output in source.outputs]
         meta = json.loads(made[-1].read_text())
         (target / ASSET_META).unlink(missing_ok=True)
         for origin in made[:-1]:
             link_or_copy(origin, target / origin.name)
         remove_older(target, {path.name for path in made})
-        write_json(target / ASSET_META, {**meta, **asset_line(record.data)})
+        identity = (record.id, source.content_hash, source.config_hash, source.output_hash)
+        write_json(target / ASSET_META, {**meta, **asset_line(record.data), **dict(zip(_IDENTITY, identity, strict=True))})
         return [target / origin.name for origin in made]
 
 

@@ -29,6 +29,7 @@ class VisidxIndex:
     """Stage-1 files below `root`, ours or the reference's, by what their meta files say.
 
     A sample matches by id, stem, video, T, patch and square; among several, the row's hash, then the path's, decides.
+    The reference writes ids and stems into names as they are, so both spellings are looked for.
     """
 
     def __init__(self, root: Path, geometry: Geometry) -> None:
@@ -51,9 +52,13 @@ class VisidxIndex:
         """
         if record.key in self._failed:
             raise MissingVisidx(f"{record.id}: stage 1 failed on {record.media} ({self._failed[record.key]})")
+        spelled = dict.fromkeys(
+            (stage1_lookup_name(record.media, record.id), f"{record.id}__{media_stem(record.media)}")
+        )
         candidates = [
             (name, meta)
-            for name in self._names.get(stage1_lookup_name(record.media, record.id), [])
+            for lookup in spelled
+            for name in self._names.get(lookup, [])
             if (meta := self._meta(name))["video"] == record.media
             and str(meta["sample_id"]) == record.id
             and media_stem(meta["video"]) == media_stem(record.media)
@@ -84,7 +89,8 @@ class VisidxIndex:
 
 def _failures(root: Path) -> dict[str, str]:
     """Samples whose newest row in any of stage 1's ledgers says failed: key -> reason and detail."""
-    frames = [read_ledger(path) for path in sorted((root / "ledger").glob("visidx.shard*.parquet"))]
+    columns = ("key", "status", "reason", "detail", "finished_at")
+    frames = [read_ledger(path, columns) for path in sorted((root / "ledger").glob("visidx.shard*.parquet"))]
     if not frames:
         return {}
     newest = pl.concat(frames).sort("finished_at").unique("key", keep="last").filter(pl.col("status") == FAILED)

@@ -34,6 +34,7 @@ from ov_model.lake.layout import (
     sample_key,
     stage1_prefix,
 )
+from ov_model.lake.ledger import REFERENCE
 from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
 from ov_model.mosaic.pack import sort_positions
 from ov_model.mosaic.write import PackOptions, write_pack
@@ -281,7 +282,7 @@ def _mosaics(job: Job, task: MosaicsTask, choice: Choice | None) -> Result:
         check_packable(pos_K3.shape, task.options.geometry, str(visidx))
         damaged = bool(meta.get("damaged"))
         contents = read_contents(job.path, frame_ids_T, square, damaged=damaged)
-        signal = meta.get("signal", "reference")
+        signal = meta.get("signal", REFERENCE)
     else:
         pos_K3, frame_ids_T, square, signal = choice.pos_K3, choice.frame_ids_T, choice.square, choice.signal
         check_packable(pos_K3.shape, task.options.geometry, str(job.path))
