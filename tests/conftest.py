@@ -10,6 +10,13 @@ import pytest
 from ov_model.geometry import Geometry
 
 
+def require_or_skip(part: str, reason: str) -> None:
+    """Skip, because `part` is not installed here; fail where OV_REQUIRE (`postgres,proxy`) says that it must be."""
+    if part in (os.environ.get("OV_REQUIRE") or "").split(","):
+        pytest.fail(f"OV_REQUIRE names {part}, but {reason}")
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of published outputs, true codec values and hostile clips; skips where there is none."""

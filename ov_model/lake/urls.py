@@ -39,7 +39,7 @@ class Url:
         return f"{self.scheme}://{self.path}"
 
     def __truediv__(self, name: str) -> Url:
-        return Url(self.scheme, f"{self.path}/{_plain(name)}")
+        return Url(self.scheme, _plain(f"{self.path}/{name}"))
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ def need_path(place: Location, what: str) -> Path:
     """
     if isinstance(place, Url) or _SCHEME.match(str(place).replace(":/", "://", 1)):
         raise UsageError(
-            f"{what} is {place}: only a local folder will do here; raw media and a dataset's root may be URLs"
+            f"{what} is {place}, it must be local here; raw media and a dataset's root may be URLs"
         )
     return place
 
