@@ -135,7 +135,9 @@ def main() -> None:
         print(f"{SAMPLES:,} samples in {shards} shards, {size / 1e6:.0f} MB; reading their keys {floor:.2f} s")
         for name, work, goal in (("status", count, 2), ("resume scan", resume, 5), ("append a shard", append_shard, 1)):
             seconds, memory = measure(work, root, shards)
-            print(f"{name:15} {seconds:6.2f} s (goal {goal} s), {seconds / floor:5.1f} x, {memory:5.0f} MB (goal 500 MB)")
+            print(
+                f"{name:15} {seconds:6.2f} s (goal {goal} s), {seconds / floor:5.1f} x, {memory:5.0f} MB (goal 500 MB)"
+            )
 
 
 if __name__ == "__main__":

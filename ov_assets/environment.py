@@ -1,4 +1,4 @@
-"""What the environment says: where the lake lies (OV_LAKE), whether Dagster remembers (DAGSTER_HOME)."""
+"""What the environment says: where the lake lies (OV_LAKE), whether Dagster remembers (DAGSTER_HOME), OV_LOG_DAYS."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ class NoDagsterHomeWarning(UserWarning):
 def lake_root() -> Path:
     """The folder that holds every dataset of the lake: OV_LAKE, else `lake` in the project."""
     return Path(os.environ.get("OV_LAKE") or PROJECT / "lake").expanduser().absolute()
+
+
+def log_days() -> int:
+    """How many days what steps printed is kept: OV_LOG_DAYS, else 90; 0 keeps it for good.
+
+    Raises:
+        ValueError: OV_LOG_DAYS is not a whole number of days.
+    """
+    text = os.environ.get("OV_LOG_DAYS") or "90"
+    if not text.isdecimal():
+        raise ValueError(f"OV_LOG_DAYS is {text!r}: expected a whole number of days, 0 to keep logs for good")
+    return int(text)
 
 
 def default_dagster_home() -> Path:

@@ -7,7 +7,6 @@ which the child must call), and a step whose run worker was killed notices and s
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+from ov_assets.orphans import run_worker
 
 TICK = 0.5
 PATIENCE = 30.0
@@ -106,6 +107,5 @@ def _still_running(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _abandoned() -> bool:
-    """Whether this is a step's own process and the run worker that started it has died."""
-    worker = multiprocessing.parent_process()
+    worker = run_worker()
     return worker is not None and not worker.is_alive()

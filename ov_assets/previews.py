@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ov_model.geometry import Geometry
+from ov_model.image_files import read_image
 from ov_model.lake.files import read_array
 
 BUDGET_BYTES = 64 * 1024
@@ -106,8 +107,7 @@ def encode_within(picture_HWC: NDArray[np.uint8], limit: int) -> bytes | None:
 
 
 def _thumbnail(path: Path, grid: int) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        picture_HWC = np.asarray(image.convert("RGB"))
+    picture_HWC = np.asarray(read_image(path))
     return _as_uint8(cv2.resize(picture_HWC, (grid * _TILE, grid * _TILE), interpolation=cv2.INTER_AREA))
 
 

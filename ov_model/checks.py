@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
+from ov_model.errors import BadImage
 from ov_model.geometry import Geometry
+from ov_model.image_files import open_image, read_image
 
 PACK_FIELDS = ("id", "conversations", "image", "positions_thw")
 PLACEHOLDER = "<image>"
@@ -28,7 +30,6 @@ JPEG_QUALITY = 95
 _MOSAIC_NAME = re.compile(r"(?P<stem>.*)_(?P<index>\d{3,})\.jpg", re.DOTALL)
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0", -1: "neither 4:4:4, 4:2:2 nor 4:2:0"}
 _BLACK = 24
-_IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -280,9 +281,9 @@ def _read_image(path: Path) -> tuple[Image.Image | None, list[Problem]]:
     if not path.is_file():
         return None, [_problem("missing_image", f"{path}: no such file")]
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
-    except _IMAGE_ERRORS as error:
+    except (OSError, BadImage) as error:
         size = path.stat().st_size
         return None, [_problem("unreadable_image", f"{path}: {size} bytes that do not decode to the end ({error})")]
     return image, []
@@ -431,8 +432,7 @@ def check_padding_black(
         tiles = np.flatnonzero(outside[index * block : (index + 1) * block])
         if not tiles.size:
             continue
-        with Image.open(path) as image:
-            luma = np.asarray(image.convert("L"))
+        luma = np.asarray(read_image(path, "L"))
         mean = luma.reshape(grid, patch, grid, patch).mean(axis=(1, 3)).ravel()
         bright = tiles[mean[tiles] > _BLACK]
         if bright.size:

@@ -5,7 +5,6 @@ Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usa
 
 from __future__ import annotations
 
-import json as json_text
 import logging
 import os
 import sys
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 from rich.table import Table
 
-from ov_model import __version__
+from ov_model import __version__, cli_ops
 from ov_model.errors import OvError, UsageError
 from ov_model.eval.prepare import PrepareOptions
 from ov_model.geometry import Geometry
@@ -26,16 +24,19 @@ from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.precompute import PrecomputeConfig
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
+from ov_model.terminal import console, print_json
 
 _SHOWN_FAILURES = 3
-_LOG_WIDTH = 160
 
 app = App(
     name="ov",
     help="Codec-based video language models: chosen patches, mosaics and training data from raw video.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=()),
 )
+
+cli_ops.register(app)
 
 
 @app.command
@@ -488,16 +489,6 @@ def benchmark_prepare(
 def benchmark_home() -> Path:
     """lmms-eval's HF_HOME, else the folder that the reference takes."""
     return Path(os.environ.get("HF_HOME") or ".huggingface_cache").expanduser()
-
-
-def console() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for a log where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-
-
-def print_json(value: object) -> None:
-    """Indented JSON on standard output."""
-    print(json_text.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def print_report(report: Report) -> None:

@@ -118,7 +118,7 @@ class TooLong(SampleError):
 
 
 class DamagedOutput(SampleError):
-    """What a finished row names is gone or changed; `ov verify --repair` had it marked, and the next run makes it anew."""
+    """What a finished row names is gone or changed, says `ov verify --repair`; the next run makes it anew."""
 
     reason = "damaged_output"
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from ov_model.codec.choose import read_contents
 from ov_model.codec.energy import SquareMap
 from ov_model.errors import MissingFile, UsageError
+from ov_model.image_files import read_image
 from ov_model.lake.files import read_array, write_bytes
 from ov_model.lake.layout import FRAME_IDS_SUFFIX, META_SUFFIX, VISIDX_SUFFIX, pack_folder
 from ov_model.lake.ledger import OK
@@ -148,9 +149,7 @@ def _captioned(paths: Sequence[Path], pos_K3: NDArray[np.int32]) -> list[tuple[s
     for path, rows in zip(paths, np.array_split(pos_K3[:, 0], max(1, len(paths))), strict=False):
         first, last = int(rows[0]), int(rows[-1])
         span = f"t={first}" if first == last else f"t={first} to {last}"
-        with Image.open(path) as image:
-            image.load()
-        mosaics.append((f"mosaic {len(mosaics)}: {span}", image))
+        mosaics.append((f"mosaic {len(mosaics)}: {span}", read_image(path)))
     return mosaics
 
 

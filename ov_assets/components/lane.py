@@ -22,6 +22,7 @@ from ov_assets.guards import (
     refuse_failed_upstream,
 )
 from ov_assets.metadata import report_metadata
+from ov_assets.orphans import ending_with_run_worker
 from ov_assets.versions import code_version, data_version, describe_change, last_data_version
 from ov_model.errors import OvError, UsageError
 from ov_model.lake.dataset import Dataset
@@ -90,7 +91,8 @@ class Lane:
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
-                yield from self._run(context, stages)
+                with ending_with_run_worker():
+                    yield from self._run(context, stages)
             except OvError as error:
                 raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 

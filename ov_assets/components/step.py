@@ -12,6 +12,7 @@ from ov_assets.checks import Finding
 from ov_assets.guards import check_evaluation, check_result, check_spec, refuse_after_failed_checks
 from ov_assets.jobs import as_failure
 from ov_assets.metadata import Product
+from ov_assets.orphans import ending_with_run_worker
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError, UpstreamError
 
@@ -85,7 +86,8 @@ class StepAsset:
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
-                yield from self._run(context)
+                with ending_with_run_worker():
+                    yield from self._run(context)
             except OvError as error:
                 raise as_failure(error) from error
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ov_model.errors import OvError
+from ov_model.errors import BadImage, OvError
 from ov_model.geometry import Geometry
+from ov_model.image_files import open_image, read_image
 from ov_model.lake.asset_meta import flat_indices
 from ov_model.lake.files import hash_json, read_array
 from ov_model.lake.layout import ASSET_META, ASSET_MOSAIC, FRAME_IDS, POSITIONS, VISIBLE_INDICES
@@ -140,11 +141,10 @@ def read_mosaics(folder: Path, geometry: Geometry) -> list[Image.Image]:
     mosaics = []
     for name in mosaic_files(geometry):
         try:
-            with Image.open(folder / name) as image:
-                mosaics.append(image.convert("RGB"))
+            mosaics.append(read_image(folder / name))
         except FileNotFoundError:
             raise AssetFault(f"{folder}: {name} is missing", MISS) from None
-        except (OSError, ValueError, SyntaxError) as error:
+        except BadImage as error:
             raise AssetFault(f"{folder / name}: does not decode ({error}); make the asset again") from None
     return mosaics
 
@@ -160,11 +160,11 @@ def hash_asset(folder: Path, geometry: Geometry) -> str:
 
 def _check_jpeg(path: Path, side: int) -> None:
     try:
-        with open(path, "rb") as stream, Image.open(stream) as image:
+        with open(path, "rb") as stream, open_image(stream) as image:
             kind, size = image.format, image.size
             stream.seek(-len(_JPEG_END), 2)
             whole = stream.read() == _JPEG_END
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, BadImage) as error:
         raise AssetFault(f"{path}: not a picture ({error}); make the asset again") from None
     if kind != "JPEG" or size != (side, side):
         raise AssetFault(f"{path}: {kind} of {size[0]}x{size[1]} pixels; expected a JPEG of {side}x{side}")

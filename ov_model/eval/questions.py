@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from ov_model.errors import OvError, UsageError
+from ov_model.errors import BadImage, OvError, UsageError
+from ov_model.image_files import read_image
 from ov_model.lake.files import hash_json
 
 GENERATE, LIKELIHOOD = "generate_until", "loglikelihood"
@@ -217,7 +218,6 @@ def _open(part: Any, name: str) -> Image.Image:
     if isinstance(part, Image.Image):
         return part
     try:
-        with Image.open(part) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+        return read_image(part)
+    except (OSError, ValueError, BadImage) as error:
         raise UnsupportedVisual(f"{name}: {part} is not a picture that can be read: {error}") from error

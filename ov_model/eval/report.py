@@ -28,7 +28,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         counts = (str(value) for value in (row.hit, row.miss, row.invalid, row.samples))
         seconds = "found" if one.reused else f"{row.seconds:.1f}"
         signals = ", ".join(f"{name} {count}" for name, count in one.report["signals"].items())
-        grid.add_row(row.checkpoint, row.benchmark, row.metric, f"{row.percent:.2f} %", *counts, seconds, signals)
+        grid.add_row(row.checkpoint, row.benchmark, row.metric, f"{row.percent:.2f}", *counts, seconds, signals)
     console.print(grid)
     for one in scored:
         for line in one.report["notes"]:

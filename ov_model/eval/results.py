@@ -39,7 +39,8 @@ class ScoreRow:
 
     Args:
         task: lmms-eval's, a leaf of a group or the whole; headline: the benchmark's one figure.
-        value: as lmms-eval gives it; percent: the same in percent; stderr: of percent, clustered by video.
+        value: as lmms-eval gives it; percent: the same in percent, but of a task that is not in the
+            registry as it is; stderr: of percent, clustered by video.
         run: identity and attempt, the folder's last two parts.
         visual: `codec` mosaics or plain `frames`; hit, miss, invalid: documents whose video has an asset, has none, has
             one that may not be used; frames: documents scored on plain frames, images and text: those without video.
@@ -84,6 +85,13 @@ class ScoreRow:
 
 
 SCHEMA: dict[str, Any] = {field.name: _TYPES[field.type] for field in fields(ScoreRow)}
+
+
+def current(visual: str) -> str:
+    """Name of the link to a benchmark's run that was finished last, on mosaics or on plain frames."""
+    return f"current-{visual}"
+
+
 SAMPLE_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "doc_id": pl.Int64,

@@ -34,6 +34,7 @@ from ov_model.eval.results import (
     SCORES,
     Metric,
     ScoreRow,
+    current,
     flat,
     headline_of,
     read_samples,
@@ -50,7 +51,7 @@ log = logging.getLogger("ov")
 
 EVAL_VERSION = 1
 SEED = 1234
-ANSWERS, CURRENT = "answers.jsonl", "current"
+ANSWERS = "answers.jsonl"
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _prepare(job: dict[str, Any], benchmark: Benchmark, rank: int, world: int) -
     report = adapter.preflight.report()
     agree = _signals_agree(job, benchmark, report)
     identity = _identity(job, benchmark, adapter, report)
-    folder, done, before = _attempt(Path(job["out"]) / benchmark.name, hash_json(identity)[:16], job["rerun"])
+    folder, done, before = _attempt(job, benchmark, hash_json(identity)[:16])
     report["notes"] = [agree] if agree else []
     return Exam(benchmark, tasks, adapter, report, identity, folder, done, before)
 
@@ -166,18 +167,20 @@ def _identity(
     }
 
 
-def _attempt(home: Path, identity: str, rerun: bool) -> tuple[Path, bool, Path | None]:
+def _attempt(job: dict[str, Any], benchmark: Benchmark, identity: str) -> tuple[Path, bool, Path | None]:
     """The folder to score in, whether it is finished, and the finished run to hold it against.
 
-    An unfinished attempt goes on. Held against is the attempt before this one, else the last run of another identity.
+    An unfinished attempt goes on. Held against is the attempt before this one, else the last run of another identity on
+    the same kind of input.
     """
+    home = Path(job["out"]) / benchmark.name
     folder = home / identity
     attempts = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
     finished = [path for path in attempts if (path / SCORES).is_file()]
-    if finished and attempts[-1] == finished[-1] and not rerun:
+    if finished and attempts[-1] == finished[-1] and not job["rerun"]:
         return finished[-1], True, None
     number = int(attempts[-1].name) + (attempts[-1] in finished) if attempts else 0
-    last = (home / CURRENT).resolve()
+    last = (home / current(job["visual"])).resolve()
     before = finished[-1] if finished else last if (last / SCORES).is_file() else None
     return folder / str(number), False, before
 
@@ -215,7 +218,7 @@ def _sit(job: dict[str, Any], exam: Exam, rank: int) -> None:
     write_json(exam.folder / REPORT, report)
     shown.unlink()
     write_scores(exam.folder, rows, table)
-    _point_to(exam.folder.parent.parent / CURRENT, exam.folder)
+    _point_to(exam.folder.parent.parent / current(job["visual"]), exam.folder)
 
 
 def _save(folder: Path, results: dict[str, Any], samples: dict[str, Any], name: str) -> None:

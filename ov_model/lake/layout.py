@@ -14,7 +14,9 @@ from ov_model.geometry import Geometry
 
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]|^\.|[. ]$|^$")
 _ESCAPED = re.compile(r"~[0-9a-fA-F]{16}$")
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.DOTALL | re.IGNORECASE)
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.DOTALL | re.IGNORECASE
+)
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _UNESCAPED = " !#$&'()+,-.;=@[]^_`{}~"
 _MAX_NAME_BYTES = 80

@@ -12,8 +12,9 @@ import os
 import platform
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -226,10 +227,13 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
-        if self.journal.exists() and self.journal.stat().st_size == 0:
-            self.journal.unlink()
-        self.lock.__exit__(kind, value, trace)
+        try:
+            with suppress(OSError) if kind else nullcontext():
+                self._stream.close()
+            if kind is None and self.journal.exists() and self.journal.stat().st_size == 0:
+                self.journal.unlink()
+        finally:
+            self.lock.__exit__(kind, value, trace)
 
     def _fetch(self) -> None:
         """Bring `path` and its neighbors up to date before they are read: here, nothing."""
@@ -255,8 +259,12 @@ class Ledger:
         return self._stored.frame(columns or tuple(SCHEMA))
 
     def append(self, row: Row) -> None:
-        """Record a finished sample; on return it is on disk."""
+        """Record a finished sample; on return it is on disk. Its time is later than any that the sample had."""
         self.lock.check()
+        newest = self.newest(row.key)
+        if row.finished_at <= newest:  # the clock was set back
+            later = datetime.fromisoformat(newest) + timedelta(microseconds=1)
+            row.finished_at = later.isoformat(timespec="microseconds")
         self._fresh[row.key] = row
         self._stream.write(self._line(row))
         self._stream.flush()

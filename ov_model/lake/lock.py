@@ -1,8 +1,9 @@
 """One writer per shard: a lock file with owner and heartbeat, taken by the command line and Dagster alike.
 
-Exclusive creation, not flock, so that it holds on network file systems. A lock whose owner died on this host, or whose
-heartbeat is older than EXPIRY seconds, is taken over. Every holder gets a fencing number higher than any before it, so
-that what a holder writes after it lost the lock can be told from what its successor writes.
+Exclusive creation, not flock, so that it holds on network file systems. On this host a lock is its owner's as long as
+that process lives, whatever the clock says; one of another host is taken over when its heartbeat is EXPIRY seconds off.
+Every holder gets a fencing number higher than any before it, so that what a holder writes after it lost the lock can be
+told from what its successor writes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 from typing_extensions import Self
 
 from ov_model.errors import LockedError
-from ov_model.lake.files import write_bytes
+from ov_model.lake.files import temporary, write_bytes
 from ov_model.lake.processes import process_start
 
 HEARTBEAT = 10.0
@@ -90,21 +91,21 @@ class ShardLock:
 
     def _create(self, text: str) -> bool:
         """Create the lock file whole: it appears by link, so no reader sees it empty."""
-        temp = self.path.with_name(f".{self.path.name}.{self.token}.tmp")
-        temp.write_text(text)
+        temp = temporary(self.path.with_name(f"{self.path.name}.{self.token}"))
         try:
+            temp.write_text(text)
             os.link(temp, self.path)
         except FileExistsError:
             return False
         finally:
-            temp.unlink()
+            temp.unlink(missing_ok=True)
         return True
 
     def _evict_dead_owner(self) -> None:
         owner = refuse_live_owner(self.path)
         if owner is None:
             return
-        grave = self.path.with_name(f".{self.path.name}.{self.token}.dead.tmp")
+        grave = temporary(self.path.with_name(f"{self.path.name}.{self.token}.dead"))
         with suppress(FileNotFoundError):
             os.rename(self.path, grave)
             if _read(grave).get("token") != owner.get("token"):
@@ -114,7 +115,7 @@ class ShardLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 if self._owner().get("token") == self.token:
                     os.utime(self.path)
 
@@ -142,11 +143,15 @@ def this_owner(token: str) -> dict[str, Any]:
 def refuse_if_alive(name: object, owner: dict[str, Any], age: float) -> None:
     """Raise LockedError when an owner whose last sign of life is `age` seconds old counts as alive."""
     same_host = owner.get("host") == socket.gethostname()
-    dead = same_host and process_start(int(owner.get("pid", 0))) != owner.get("started")
-    if not dead and age < EXPIRY:
+    if same_host:
+        held = process_start(int(owner.get("pid", 0))) == owner.get("started")
+        told = "wait for it, or stop it"
+    else:
+        held = abs(age) < EXPIRY
+        told = f"wait for it, or stop it; a lock without a sign of life for {EXPIRY:.0f} s is taken over"
+    if held:
         raise LockedError(
-            f"{name}: this shard is being written by {describe(owner)} (last sign of life {age:.0f} s ago); "
-            f"wait for it, or stop it. A lock without a sign of life for {EXPIRY:.0f} s is taken over."
+            f"{name}: this shard is being written by {describe(owner)} (last sign of life {age:.0f} s ago); {told}"
         )
 
 

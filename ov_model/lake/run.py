@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ov_model.errors import DuplicateRecord, MissingVisidx, SampleError, UsageError
+from ov_model.errors import DuplicateRecord, MissingFile, MissingVisidx, SampleError, UsageError
 from ov_model.lake.files import remove_temporaries
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import (
@@ -213,7 +213,7 @@ class _ShardRun:
     def _is_done(self, stage: Stage, prior: Row | None, wanted: str) -> bool:
         if prior is None or prior.input_hash != wanted or prior.config_hash != stage.config_hash:
             return False
-        if prior.reason == MissingVisidx.reason:
+        if prior.reason in (MissingVisidx.reason, MissingFile.reason):  # it is there now
             return False
         if prior.status == OK and not stage.stands(prior):
             return False

@@ -104,10 +104,11 @@ def adopt_precompute(config: PrecomputeConfig) -> Adopted:
     records = (record for record in lines if record.row % config.num_shards == config.shard_id)
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
-        folder = stage.folder / record.id if (stage.folder / record.id).is_dir() else stage.folder / key_folder(record.id)
-        return AssetCandidate(
-            record.key, need_path(media.path, record.media), media.content_hash, stage.config_hash, folder, record.id, options
+        folder = (
+            stage.folder / record.id if (stage.folder / record.id).is_dir() else stage.folder / key_folder(record.id)
         )
+        path = need_path(media.path, record.media)
+        return AssetCandidate(record.key, path, media.content_hash, stage.config_hash, folder, record.id, options)
 
     return _adopt(records, stage, config, config.jsonl, [], candidate)
 

@@ -242,9 +242,8 @@ def _asset(candidate: AssetCandidate) -> Result | list[Problem]:
         if name in cfg and cfg[name] != value:
             message = f"{folder / ASSET_META}: made with {name} {cfg[name]!r}, asked for is {value!r}"
             problems.append(Problem(0, "", "other_options", message))
-    for name in (VISIBLE_INDICES, FRAME_IDS):
-        if not (folder / name).is_file():
-            problems.append(Problem(0, "", "missing_output", f"{folder / name}: no such file"))
+    absent = [folder / name for name in (VISIBLE_INDICES, FRAME_IDS) if not (folder / name).is_file()]
+    problems += [Problem(0, "", "missing_output", f"{path}: no such file") for path in absent]
     if problems:
         return problems
     check_asset(folder, geometry, cfg)
@@ -256,9 +255,7 @@ def _asset(candidate: AssetCandidate) -> Result | list[Problem]:
         window = pick_window(video.index.size_N, options.window_len, options.window_pick)
         expected = np.linspace(window.start, window.last, geometry.sequence_length, dtype=int).astype(np.int32)
         if frame_ids is not None:
-            problems += _frame_ids(
-                folder / FRAME_IDS, frame_ids, None if meta.get("damaged") else expected, geometry
-            )
+            problems += _frame_ids(folder / FRAME_IDS, frame_ids, None if meta.get("damaged") else expected, geometry)
         facts = _video_facts(video)
     if problems:
         return problems
@@ -268,4 +265,3 @@ def _asset(candidate: AssetCandidate) -> Result | list[Problem]:
     size = sum(path.stat().st_size for path in paths)
     signal = meta.get("signal", REFERENCE)
     return Result([*paths, folder / ASSET_META], hash_files(paths), size, signal, facts, 0.0)
-

@@ -39,6 +39,7 @@ from ov_model.ops.roots import TRACKED, Root, file_size, find_roots, held, newes
 from ov_model.status import LedgerFile
 
 KINDS = ("orphan", "superseded_options", "superseded_split", "old_run", "left_over")
+DEFAULT_KINDS = tuple(kind for kind in KINDS if kind != "superseded_options")
 _PACK = re.compile(r"sample_.*__[0-9a-f]{8}", re.DOTALL)
 _PACK_FILE = re.compile(rf".*_\d{{3}}\.jpg|{re.escape(POSITIONS)}", re.DOTALL)
 _ASSET_FILES = (POSITIONS, VISIBLE_INDICES, FRAME_IDS, ASSET_META)
@@ -64,7 +65,7 @@ class Collected:
 
 
 def collect(lake: Path, *, kinds: Iterable[str] = KINDS, dry_run: bool = True) -> Collected:
-    """Find, and unless `dry_run` remove, what nothing needs. A file of several names gives bytes when its last one goes.
+    """Find, and unless `dry_run` remove, what nothing needs. A file of several names counts when its last one goes.
 
     Raises:
         UsageError: no ledger there. LockedError: something is to be removed while a stage is at work on it.
@@ -78,7 +79,7 @@ def collect(lake: Path, *, kinds: Iterable[str] = KINDS, dry_run: bool = True) -
             with held(ledger.path for ledger in root.ledgers):
                 _remove(root, _collect_root(root, wanted, collected))
     if "old_run" in wanted:
-        runs = [item for item in _old_runs(lake)]
+        runs = list(_old_runs(lake))
         collected.items += runs
         collected.bytes += sum(_folder_size(item.path) for item in runs)
         for item in runs if not dry_run else ():
@@ -184,7 +185,9 @@ def _older_splits(root: Root, stage: str) -> Iterator[Garbage]:
     newest = newest_rows(root.of(stage), ("key", "finished_at"))
     alive = set(newest["shard"].to_list())
     dates = {
-        count: max((str(read_ledger(one.path, ("finished_at",))["finished_at"].max() or "") for one in ledgers), default="")
+        count: max(
+            (str(read_ledger(one.path, ("finished_at",))["finished_at"].max() or "") for one in ledgers), default=""
+        )
         for count, ledgers in whole.items()
     }
     kept = max(dates, key=lambda count: (dates[count], count))

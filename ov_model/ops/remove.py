@@ -75,7 +75,9 @@ def restore(dataset: Path, what: What) -> list[Tombstone]:
     stones = Tombstones.read(folder)
     wanted = {*what.samples, *what.media}
     taken = [
-        stone for stone in (*stones.records.values(), *stones.media.values()) if {stone.id, stone.key, stone.media} & wanted
+        stone
+        for stone in (*stones.records.values(), *stones.media.values())
+        if {stone.id, stone.key, stone.media} & wanted
     ]
     if not taken:
         raise UsageError(f"{dataset}: no tombstone of {', '.join(sorted(wanted)) or 'nothing'}; see {folder}")
@@ -120,11 +122,15 @@ class _Remover:
         gone_media = self._media(stones)
         found = self._find(gone_media, stones)
         keys = {record.key for record in found} | {
-            stone.key for stone in stones.records.values() if self._named(stone.id, stone.key) or stone.media in gone_media
+            stone.key
+            for stone in stones.records.values()
+            if self._named(stone.id, stone.key) or stone.media in gone_media
         }
         if not keys and not gone_media:
             names = ", ".join((*self.what.samples, *self.what.media, *self.what.content_hashes)) or "nothing"
-            raise UsageError(f"{self.root.path}: nothing is named {names}; `ov status` and the index list what there is")
+            raise UsageError(
+                f"{self.root.path}: nothing is named {names}; `ov status` and the index list what there is"
+            )
         self.done.records = found
         self.done.media = sorted(gone_media)
         self.done.files = self._files(keys)
@@ -174,7 +180,7 @@ class _Remover:
             for shard in self.shards
             for record in read_index(self.folder, shard)
             if self._named(record.id, record.key)
-            or media and not media.isdisjoint((record.media, *record.images))
+            or not media.isdisjoint((record.media, *record.images))
             or record.row in stones.records
         }
         return list(found.values())

@@ -1,24 +1,27 @@
 """Move finished samples to another number of shards: `ov reshard LAKE/DATASET 16`. Nothing is decoded or moved on disk.
 
 Ledger rows, index and JSONL parts are dealt out anew; files stay where the rows say, so train.jsonl and what was made
-from it stay as they are. New ledgers are complete before an old one goes: killed at any instant, the same command goes on.
+from it stay as they are. New ledgers are complete before an old one goes: killed at any instant, the same command
+goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from ov_model.errors import UsageError
+from ov_model.errors import LockedError, UsageError
 from ov_model.lake.dataset import TRAINING_JSONL
 from ov_model.lake.files import atomic_write
 from ov_model.lake.index import ROWS, index_path
 from ov_model.lake.jsonl import write_lines
 from ov_model.lake.layout import Shard, ledger_path, shard_of
 from ov_model.lake.ledger import OK, PASSED, SCHEMA, read_ledger, rewrite_ledger
+from ov_model.lake.lock import refuse_live_owner
 from ov_model.lake.progress import Progress
 from ov_model.lake.records import parse_record, read_values
 from ov_model.lake.stages import ASSETS
@@ -106,7 +109,7 @@ def _deal_index(folder: Path, targets: list[Shard]) -> None:
 
 
 def _deal_jsonl(root: Root, targets: list[Shard]) -> None:
-    """Deal the parts of the training JSONL; where an old one is not up to date, none is made: the next run writes it."""
+    """Deal the parts of the training JSONL; where an old one is not up to date, the next run writes the new ones."""
     lines: dict[int, bytes] = {}
     for ledger in root.of(TRAINING_JSONL):
         part = root.path / "jsonl" / f"{ledger.shard}.jsonl"
@@ -137,3 +140,7 @@ def _remove_older(root: Root, shards: int) -> None:
     for path in (root.path / "ledger").glob("*.shard*of*.journal.jsonl"):
         if not path.name.removesuffix(".journal.jsonl").endswith(ending):
             path.unlink()
+    for path in (root.path / "ledger").glob("*.shard*of*.lock"):
+        with suppress(LockedError):
+            refuse_live_owner(path)
+            path.unlink(missing_ok=True)

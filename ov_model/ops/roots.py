@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from ov_model.lake.dataset import RECORDS
+from ov_model.lake.files import remove_temporaries
 from ov_model.lake.ledger import COUNTED, Stored
 from ov_model.lake.lock import ShardLock
 from ov_model.status import LedgerFile, find_ledgers
@@ -58,39 +59,33 @@ def find_roots(lake: Path) -> list[Root]:
 
 @contextmanager
 def held(ledgers: Iterable[Path]) -> Iterator[None]:
-    """Hold the locks of ledgers, given by their Parquet files.
+    """Hold the locks of ledgers, given by their Parquet files; what killed tools left half-written goes first.
 
     Raises:
         LockedError: one of them is being written.
     """
     with ExitStack() as stack:
-        for path in sorted(set(ledgers)):
+        paths = sorted(set(ledgers))
+        for path in paths:
             stack.enter_context(ShardLock(path.with_suffix(".lock")))
+        for root in {path.parent.parent for path in paths}:
+            for folder in (root, root / "ledger", root / RECORDS, root / "jsonl"):
+                remove_temporaries(folder)
         yield
 
 
 def newest_rows(ledgers: Iterable[LedgerFile], columns: tuple[str, ...] = COUNTED) -> pl.DataFrame:
     """The rows of a stage over all splits, the newest of each sample, with its ledger's name as `shard`."""
     names = tuple(dict.fromkeys((*columns, "key", "finished_at")))
-    frames = [
-        Stored(ledger.path).frame(names).with_columns(pl.lit(ledger.shard).alias("shard")) for ledger in ledgers
-    ]
+    frames = [Stored(ledger.path).frame(names).with_columns(pl.lit(ledger.shard).alias("shard")) for ledger in ledgers]
     return pl.concat(frames).sort("finished_at", maintain_order=True).unique("key", keep="last", maintain_order=True)
 
 
-def remove_file(path: Path) -> int:
-    """Remove a file and the folder that it leaves empty; the bytes that came free (0: it has other names, or is gone).
-    """
-    try:
-        stat = path.lstat()
-        path.unlink()
-    except FileNotFoundError:
-        return 0
-    try:
+def remove_file(path: Path) -> None:
+    """Remove a file and the folder that it leaves empty."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
         path.parent.rmdir()
-    except OSError:
-        pass
-    return stat.st_size if stat.st_nlink == 1 else 0
 
 
 def file_size(path: Path) -> tuple[int, tuple[int, int]] | None:

@@ -149,7 +149,10 @@ def _check_visidx(root: Path, hashes: bool, row: dict[str, Any]) -> Checked:
     if problem is None and sizes[2] == 0:
         problem = ("wrong_size", f"{paths[2]}: 0 bytes")
     if problem is None and sum(sizes[:2]) != row["bytes"] + 2 * _NPY_HEADER:
-        problem = ("wrong_size", f"{paths[0]} and {paths[1].name}: {sum(sizes[:2])} bytes, expected {row['bytes']} + 256")
+        problem = (
+            "wrong_size",
+            f"{paths[0]} and {paths[1].name}: {sum(sizes[:2])} bytes, expected {row['bytes']} + 256",
+        )
     if problem is None and hashes:
         try:
             content = hash_arrays(read_array(paths[0]), read_array(paths[1]))

@@ -6,18 +6,20 @@ A row is a codec video (mosaics and `positions_thw`), one or more single images,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
-from ov_model.errors import BadImage, BadRecord, MissingFile, SampleError
+from ov_model.errors import BadRecord, MissingFile, SampleError
 from ov_model.geometry import Geometry
+from ov_model.image_files import open_image, read_image
 from ov_model.lake.files import read_array
 from ov_model.train.index import JsonlRows
 from ov_model.train.recipe import DataRecipe
@@ -161,7 +163,7 @@ class JsonlDataset(Dataset[TrainingSample | SkippedSample]):
         )
 
     def _anyres_tokens(self, path: Path) -> int:
-        with _open_image(path) as image:
+        with _missing_told(path), open_image(path) as image:
             return anyres_tokens(image.size, self.recipe.geometry)
 
 
@@ -171,24 +173,19 @@ def anyres_tokens(size: tuple[int, int], geometry: Geometry) -> int:
     return (width // geometry.encoder_patch) * (height // geometry.encoder_patch)
 
 
-def _open_image(path: Path) -> Image.Image:
+@contextmanager
+def _missing_told(path: Path) -> Iterator[None]:
     try:
-        return Image.open(path)
+        yield
     except FileNotFoundError:
         raise MissingFile(
             f"{path}: no such file; set image_folder where paths are relative to another folder"
         ) from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadImage(f"{path}: {error}") from error
 
 
 def _read_image(path: Path) -> Image.Image:
-    with _open_image(path) as image:
-        try:
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise BadImage(f"{path}: {error}") from error
+    with _missing_told(path):
+        return read_image(path)
 
 
 def _read_positions(path: Path) -> Any:

@@ -36,7 +36,22 @@ texts = st.one_of(
 
 @pytest.mark.parametrize(
     "name",
-    ["YVQwAEKZpaU", "a b", "v1.2", "ünï", "a__b", "-x", "50%", "a%2Fb", "x:y", "why?", "conan", "x" * 80, "日本語", "😀"],
+    [
+        "YVQwAEKZpaU",
+        "a b",
+        "v1.2",
+        "ünï",
+        "a__b",
+        "-x",
+        "50%",
+        "a%2Fb",
+        "x:y",
+        "why?",
+        "conan",
+        "x" * 80,
+        "日本語",
+        "😀",
+    ],
 )
 def test_ordinary_names_are_the_references(name: str) -> None:
     assert safe_name(name) == name == original_name(name)

@@ -13,35 +13,11 @@ import pytest
 from ov_model import precompute, stage1, stage2
 from ov_model.lake.ledger import read_ledger
 from ov_model.ops.adopt import adopt_precompute, adopt_stage1, adopt_stage2
-from ov_model.precompute import PrecomputeConfig
-from ov_model.stage1 import Stage1Config
-from ov_model.stage2 import Stage2Config
 from tests.factories import make_record, make_video, write_dataset
+from tests.ops.configs import assets_config, stage1_config, stage2_config
 
 OURS = ("content_hash", "config_hash", "stage_version", "signal", "signal_method", "signal_requested", "visidx_hash",
         "size", "output_hash", "repeated_tail", "damaged", "options")  # fmt: skip
-
-
-def stage1_config(root: Path, **more: object) -> Stage1Config:
-    return Stage1Config(
-        dataset_path=root / "raw.json", out_root=root / "visidx", media_root=root, num_workers=0, square_size=64,
-        sequence_length=8, keep_frames_equiv=2, **more,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def stage2_config(root: Path, **more: object) -> Stage2Config:
-    return Stage2Config(
-        input_dataset=root / "raw.json", visidx_root=root / "visidx", out_image_root=root / "images",
-        out_jsonl=root / "train.jsonl", media_root=root, num_workers=0, square_size=64, T=8, num_images=2,
-        **more,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def assets_config(root: Path, **more: object) -> PrecomputeConfig:
-    return PrecomputeConfig(
-        jsonl=root / "videos.jsonl", out_root=root / "offline", media_root=root, num_workers=0, square_size=64,
-        seq_len_frames=8, num_images=2, **more,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 def as_reference(folder: Path) -> None:
@@ -147,7 +123,9 @@ def spoil_medium(folder: Path) -> None:
         (spoil_medium, "missing_file"),
     ],
 )
-def test_stage_1_files_with_a_problem_are_left_out_by_name(root: Path, spoil: Callable[[Path], None], code: str) -> None:
+def test_stage_1_files_with_a_problem_are_left_out_by_name(
+    root: Path, spoil: Callable[[Path], None], code: str
+) -> None:
     stage1.run(stage1_config(root))
     as_reference(root / "visidx")
     spoil(root / "visidx")
@@ -194,7 +172,10 @@ def test_a_training_jsonl_is_held_against_the_records(root: Path) -> None:
     (root / "train.jsonl").write_text("\n".join([json.dumps(changed), *lines[2:]]) + "\n")
     adopted = adopt_stage2(stage2_config(root))
     assert (adopted.already, adopted.exit_code) == (3, 3)
-    assert [(p.code, p.sample_id, p.line) for p in adopted.problems] == [("jsonl_row", "a", 1), ("jsonl_row_missing", "b", 0)]
+    assert [(p.code, p.sample_id, p.line) for p in adopted.problems] == [
+        ("jsonl_row", "a", 1),
+        ("jsonl_row_missing", "b", 0),
+    ]
 
 
 def test_assets_of_another_key_or_options_are_left_out(root: Path) -> None:

@@ -19,7 +19,11 @@ def make(tmp_path: Path, names: str = "abc"):
         make_video(tmp_path / f"{name}.mp4", seed=seed)
     make_image(tmp_path / "i.png")
     records = [make_record(f"{name}.mp4", id=name) for name in names]
-    records += [make_record("a.mp4", id="a2"), make_record("i.png", id="i", kind="image"), make_record(None, id="t", kind="text")]
+    records += [
+        make_record("a.mp4", id="a2"),
+        make_record("i.png", id="i", kind="image"),
+        make_record(None, id="t", kind="text"),
+    ]
     return records
 
 
@@ -35,7 +39,9 @@ def test_a_removed_record_is_gone_and_stays_gone_while_the_raw_file_has_it(tmp_p
     assert done.files == listed.files
     assert done.bytes == listed.bytes > 0
     assert not any("b.mp4" in name or "__b__" in name for name in files(dataset.root))
-    assert b"b.mp4" not in b"".join(data for name, data in files(dataset.root).items() if name != "records/removed.jsonl")
+    assert b"b.mp4" not in b"".join(
+        data for name, data in files(dataset.root).items() if name != "records/removed.jsonl"
+    )
     removed = files(dataset.root)
     after = run(dataset)
     assert {name: data for name, data in files(dataset.root).items() if name != "records/rows.parquet"} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("lmms_eval")
+
+import datasets
+from PIL import Image
 
 from ov_model.eval.benchmarks import Places, find_benchmark, the_eight
 from ov_model.eval.results import REPORT, ScoreRow, read_rows
@@ -67,11 +71,11 @@ def score(demo: Path, out: Path, *options: str | Path) -> tuple[int, str]:
 
 
 def newest(out: Path, benchmark: str) -> ScoreRow:
-    return read_rows(out / benchmark / "current")[0]
+    return read_rows(out / benchmark / "current-codec")[0]
 
 
 def report(out: Path) -> dict[str, Any]:
-    return json.loads((out / "demo" / "current" / REPORT).read_bytes())
+    return json.loads((out / "demo" / "current-codec" / REPORT).read_bytes())
 
 
 def test_a_second_run_finds_the_first_and_a_rerun_compares(demo: Path, tmp_path: Path) -> None:
@@ -137,3 +141,40 @@ def test_plain_frames_by_intent_stand_beside(demo: Path, tmp_path: Path) -> None
     board = ov("leaderboard", tmp_path)
     assert "measured on plain frames" in board.stdout
     assert "codec - frames" in board.stdout
+
+
+def test_an_image_benchmark_that_is_not_registered_goes_through_the_same_model(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"What color is shape {n}?", "options": ["red", "blue"], "answer": str(n % 2), "image": picture(n)}
+        for n in range(3)
+    ]
+    checkpoint = tiny_checkpoint(tmp_path / "weights", max_position_embeddings=4096)
+    with hub() as local:
+        local.put("lmms-lab-encoder/ai2d", {"test-00000-of-00001.parquet": parquet(rows)})
+        options = ("--home", tmp_path / "home", "--out", tmp_path / "scores", "--device", "cpu")
+        environment = local.environment(tmp_path / "home", TOKEN)
+        scored = ov("eval", "--checkpoint", checkpoint, "--tasks", "ai2d", *options, env=environment)
+    assert scored.returncode == 0, scored.stderr
+    row = newest(tmp_path / "scores", "ai2d")
+    assert (row.images, row.hit, row.miss, row.samples) == (3, 0, 0, 3)
+    assert row.metric == "exact_match"
+
+
+def picture(seed: int) -> dict[str, bytes]:
+    """A picture as a column of `datasets` holds it."""
+    file = io.BytesIO()
+    Image.new("RGB", (60 + 20 * seed, 50), (80 * seed, 0, 200)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}  # type: ignore[dict-item]
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    """A Parquet file whose column `image` is known as pictures."""
+    features = datasets.Features(
+        question=datasets.Value("string"),
+        options=datasets.Sequence(datasets.Value("string")),
+        answer=datasets.Value("string"),
+        image=datasets.Image(),
+    )
+    file = io.BytesIO()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(file)
+    return file.getvalue()
