@@ -102,7 +102,7 @@ def count(root: Path, shards: int) -> float:
 
 
 def measure(work: Callable[[Path, int], float], root: Path, shards: int) -> tuple[float, float, float]:
-    """Least wall and processor seconds of three runs, each in a process of its own; peak MB over that of the imports."""
+    """Least wall and processor seconds of three runs, each in its own process; peak MB over that of the imports."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
         found = [pool.apply(_child, (work, root, shards)) for _ in range(3)]
