@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ from ov_model.lake.stages import (
     VisidxStage,
     ref_from_row,
 )
-from ov_model.lake.store import Store, open_store
+from ov_model.lake.store import RemoteStore, Store, open_store
 from ov_model.lake.tombstones import REMOVED
 from ov_model.lake.urls import Location, Url, location, need_path
 from ov_model.lake.workers import RunOptions
@@ -272,6 +273,33 @@ class Dataset:
         if stage == TRAIN_JSONL:
             options.append(self.spec.paths)
         return hash_json([stage, options])[:16]
+
+    @contextmanager
+    def on_disk(self, stages: Sequence[str], shard: Shard | None) -> Iterator[Dataset]:
+        """This dataset, to be looked at: where its root is behind a URL, one whose root is a copy on a local disk.
+
+        The copy has the index, the ledgers and the JSONL of a shard (None: of all), and what `stages` made of it; outputs
+        go when the context ends.
+        """
+        store = self.store
+        if not isinstance(store, RemoteStore):
+            yield self
+            return
+        shards = self.shards if shard is None else [shard]
+        keys = [f"{RECORDS}/{ROWS}", "train.jsonl"]
+        outputs: list[str] = []
+        for part in shards:
+            keys += [f"{RECORDS}/{part.key}.jsonl", f"jsonl/{part.key}.jsonl"]
+            for stage in (RAW, VISIDX, MOSAICS, TRAINING_JSONL):
+                rows = self.ledger(stage, part)
+                if stage in stages and stage != TRAINING_JSONL:
+                    outputs += rows.filter(pl.col("status") == OK)["outputs"].explode().drop_nulls().to_list()
+        try:
+            store.pull_all([*keys, *outputs])
+            yield Dataset(replace(self.spec, root=store.local))
+        finally:
+            for key in outputs:
+                (store.local / key).unlink(missing_ok=True)
 
     # -- how ----------------------------------------------------------------------------------------------------
 

@@ -238,6 +238,11 @@ class RemoteStore:
             self._pulled[key] = found
         return path
 
+    def pull_all(self, keys: Collection[str]) -> None:
+        """Fetch many files; those that are not there are not there."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(self.pull, keys))
+
     def push(self, key: str) -> None:
         url = self.url(key)
         with storage_errors(url):
