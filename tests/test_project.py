@@ -48,7 +48,7 @@ def third_party(path: Path) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"ov_model", "ov_assets", "tests"}
+    return found - sys.stdlib_module_names - {"ov_model", "ov_assets", "tests", "benchmarks"}
 
 
 def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
