@@ -61,7 +61,11 @@ def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("ov_model", ("train", "eval", "s3")), ("ov_assets", ("dagster",)), ("tests", ("dagster", "dev", "train", "eval"))],
+    [
+        ("ov_model", ("train", "eval", "s3")),
+        ("ov_assets", ("dagster",)),
+        ("tests", ("dagster", "dev", "train", "eval")),
+    ],
 )
 def test_what_is_imported_is_declared(pyproject: dict[str, Any], folder: str, extras: tuple[str, ...]) -> None:
     project = pyproject["project"]

@@ -14,8 +14,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -278,8 +278,8 @@ class Dataset:
     def on_disk(self, stages: Sequence[str], shard: Shard | None) -> Iterator[Dataset]:
         """This dataset, to be looked at: where its root is behind a URL, one whose root is a copy on a local disk.
 
-        The copy has the index, the ledgers and the JSONL of a shard (None: of all), and what `stages` made of it; outputs
-        go when the context ends.
+        The copy has the index, the ledgers and the JSONL of a shard (None: of all), and what `stages` made of it; that
+        goes when the context ends.
         """
         store = self.store
         if not isinstance(store, RemoteStore):

@@ -153,6 +153,8 @@ class _ShardRun:
 
     def _look_at_outputs(self) -> None:
         """Ask a remote root at once for the outputs that will be asked for one by one."""
+        if self.remote_store is not None:
+            self.remote_store.forget()
         for name, stage in self.stages.items():
             if isinstance(stage.store, RemoteStore):
                 done = self.ledgers[name].previous("status", "outputs").filter(pl.col("status") == OK)

@@ -7,7 +7,6 @@ was made there and removes it, `pull` fetches what is read from there.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Protocol
 from ov_model.errors import UsageError
 from ov_model.lake.files import link_or_copy, write_bytes
 from ov_model.lake.scratch import Scratch
-from ov_model.lake.urls import Location, ObjectState, Url, filesystem, state, storage_errors
+from ov_model.lake.urls import Location, ObjectState, StorageError, Url, filesystem, state, storage_errors
 
 EXCLUSIVE = ("s3", "memory")
 _THREADS = 16
@@ -146,6 +145,10 @@ class RemoteStore:
         except FileNotFoundError:
             return None
 
+    def forget(self) -> None:
+        """Forget what `look` found."""
+        self._seen.clear()
+
     def exists(self, key: str) -> bool:
         return self._seen[key] if key in self._seen else self.state(key) is not None
 
@@ -168,13 +171,7 @@ class RemoteStore:
 
     def create(self, key: str, data: bytes) -> bool:
         """Put a file under a key that must be free; False when it is not."""
-        url = self.url(key)
-        try:
-            with storage_errors(url):
-                filesystem(url.scheme).pipe_file(url.path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        return self._put_if(key, data, {"mode": "create"})
 
     def remove(self, key: str) -> None:
         url = self.url(key)
@@ -208,14 +205,21 @@ class RemoteStore:
         """Put a file in the place of one that is still as known (None: of nothing); False when it is not."""
         if known is None:
             return self.create(key, data)
+        return self._put_if(key, data, {"IfMatch": known.etag} if self.place.scheme == "s3" else {})
+
+    def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
         url = self.url(key)
         try:
-            filesystem(url.scheme).pipe_file(url.path, data, **({"IfMatch": known.etag} if url.scheme == "s3" else {}))
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.EBUSY, errno.ENOENT):
-                return False
             with storage_errors(url):
-                raise
+                # One request, so that the condition holds for all of it.
+                filesystem(url.scheme).pipe_file(url.path, data, chunksize=len(data) + 1, **condition)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        except StorageError as error:
+            if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict"):
+                return False
+            raise
+        self._seen.pop(key, None)
         return True
 
     def share(self, source: str, target: str) -> None:
@@ -262,6 +266,16 @@ class RemoteStore:
         """Remove many files."""
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(self.remove, keys))
+
+
+def _code(error: BaseException | None) -> str:
+    """The storage's own code for what went wrong, from wherever in the chain of causes it is."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
 
 
 def open_store(root: Location, scratch: Scratch) -> Store:

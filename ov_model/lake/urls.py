@@ -110,10 +110,9 @@ def need_path(place: Location, what: str) -> Path:
     Raises:
         UsageError: it is a URL.
     """
-    if isinstance(place, Url) or _SCHEME.match(str(place).replace(":/", "://", 1)):
-        raise UsageError(
-            f"{what} is {place}, it must be local here; raw media and a dataset's root may be URLs"
-        )
+    shown = str(place) if isinstance(place, Url) else re.sub(r"^([a-z][a-z0-9+.-]+):/", r"\1://", str(place))
+    if isinstance(place, Url) or _SCHEME.match(shown):
+        raise UsageError(f"{what} is {shown}, it must be local here; raw media and a dataset's root may be URLs")
     return place
 
 

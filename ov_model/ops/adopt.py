@@ -66,9 +66,18 @@ def adopt_stage1(config: Stage1Config) -> Adopted:
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
         prefix = index.find(record).prefix
-        return VisidxCandidate(record.key, need_path(media.path, record.media), media.content_hash, stage.config_hash, prefix, options)
+        return VisidxCandidate(
+            record.key, need_path(media.path, record.media), media.content_hash, stage.config_hash, prefix, options
+        )
 
-    return _adopt(shard_records(config.dataset_path, config.shard), stage, config, need_path(config.dataset_path, "--dataset_path"), [], candidate)
+    return _adopt(
+        shard_records(config.dataset_path, config.shard),
+        stage,
+        config,
+        need_path(config.dataset_path, "--dataset_path"),
+        [],
+        candidate,
+    )
 
 
 def adopt_stage2(config: Stage2Config) -> Adopted:
@@ -86,7 +95,9 @@ def adopt_stage2(config: Stage2Config) -> Adopted:
             ref.prefix, ref.first_full, stage.options,
         )  # fmt: skip
 
-    adopted = _adopt(stage2_records(config), stage, config, need_path(config.input_dataset, "--input_dataset"), hints, candidate)
+    adopted = _adopt(
+        stage2_records(config), stage, config, need_path(config.input_dataset, "--input_dataset"), hints, candidate
+    )
     if config.jsonl_path().exists():
         adopted.problems += _jsonl_problems(config, adopted)
     return adopted

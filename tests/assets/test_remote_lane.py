@@ -1,4 +1,4 @@
-"""A lane whose raw media and root are behind URLs: the same assets, checks and previews; what needs a folder refuses."""
+"""A lane whose raw media and root are behind URLs: the same assets, checks and previews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw media and a lake on a real S3-compatible server: the same bytes as on a disk, through kills, denials and losses."""
+"""Raw media and a lake on a real S3-compatible server: the bytes of a disk, through kills, denials and losses."""
 
 from __future__ import annotations
 
@@ -282,5 +282,5 @@ def test_a_server_that_is_gone_ends_the_run_in_one_line_and_fails_no_sample(serv
 
 def test_a_url_where_only_a_folder_will_do_is_refused(tmp_path: Path) -> None:
     raw_file = write_dataset(tmp_path / "raw.json", [])
-    with pytest.raises(UsageError, match="--out_root is s3:/lake/x, it must be local"):
+    with pytest.raises(UsageError, match="--out_root is s3://lake/x, it must be local"):
         stage1.run(Stage1Config(dataset_path=raw_file, out_root=Path("s3://lake/x")))
