@@ -89,9 +89,9 @@ def adopt_stage2(config: Stage2Config) -> Adopted:
     stage, hints = mosaics_stage(config)
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
-        ref = stage.find(record)
+        ref, video = stage.find(record), need_path(media.path, record.media)
         return PackCandidate(
-            record.key, need_path(media.path, record.media), media.content_hash, stage.config_hash, _pack_folder(stage, record), record.media,
+            record.key, video, media.content_hash, stage.config_hash, _pack_folder(stage, record), record.media,
             ref.prefix, ref.first_full, stage.options,
         )  # fmt: skip
 
