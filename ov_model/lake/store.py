@@ -7,8 +7,9 @@ was made there and removes it, `pull` fetches what is read from there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -141,7 +142,8 @@ class RemoteStore:
     def state(self, key: str) -> ObjectState | None:
         """Size and ETag of a file; None where there is none."""
         try:
-            return state(self.url(key))
+            with _reach(self.url(key)):
+                return state(self.url(key))
         except FileNotFoundError:
             return None
 
@@ -160,12 +162,12 @@ class RemoteStore:
 
     def read_bytes(self, key: str) -> bytes:
         url = self.url(key)
-        with storage_errors(url):
+        with _reach(url):
             return filesystem(url.scheme).cat_file(url.path)
 
     def write_bytes(self, key: str, data: bytes) -> None:
         url = self.url(key)
-        with storage_errors(url):
+        with _reach(url):
             filesystem(url.scheme).pipe_file(url.path, data)
         self._seen.pop(key, None)
 
@@ -177,7 +179,7 @@ class RemoteStore:
         url = self.url(key)
         self._seen.pop(key, None)
         try:
-            with storage_errors(url):
+            with _reach(url):
                 filesystem(url.scheme).rm_file(url.path)
         except FileNotFoundError:
             return
@@ -185,7 +187,7 @@ class RemoteStore:
     def names(self, folder: str) -> list[str]:
         url = self.url(folder)
         try:
-            with storage_errors(url):
+            with _reach(url):
                 found = filesystem(url.scheme).ls(url.path, detail=True)
         except FileNotFoundError:
             return []
@@ -195,7 +197,7 @@ class RemoteStore:
         """Names of the folders directly in a folder, sorted."""
         url = self.url(folder)
         try:
-            with storage_errors(url):
+            with _reach(url):
                 found = filesystem(url.scheme).ls(url.path, detail=True)
         except FileNotFoundError:
             return []
@@ -210,7 +212,7 @@ class RemoteStore:
     def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
         url = self.url(key)
         try:
-            with storage_errors(url):
+            with _reach(url):
                 # One request, so that the condition holds for all of it.
                 filesystem(url.scheme).pipe_file(url.path, data, chunksize=len(data) + 1, **condition)
         except (FileExistsError, FileNotFoundError):
@@ -225,7 +227,7 @@ class RemoteStore:
     def share(self, source: str, target: str) -> None:
         url = self.url(target)
         if source != target:
-            with storage_errors(url):
+            with _reach(url):
                 filesystem(url.scheme).cp_file(self.url(source).path, url.path)
         self._seen.pop(target, None)
 
@@ -237,7 +239,7 @@ class RemoteStore:
             self._pulled.pop(key, None)
         elif self._pulled.get(key) != found or not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with storage_errors(found.url):
+            with _reach(found.url):
                 filesystem(found.url.scheme).get_file(found.url.path, str(path))
             self._pulled[key] = found
         return path
@@ -249,7 +251,7 @@ class RemoteStore:
 
     def push(self, key: str) -> None:
         url = self.url(key)
-        with storage_errors(url):
+        with _reach(url):
             filesystem(url.scheme).put_file(str(self.local / key), url.path)
         self._pulled.pop(key, None)
         self._seen.pop(key, None)
@@ -266,6 +268,16 @@ class RemoteStore:
         """Remove many files."""
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(self.remove, keys))
+
+
+@contextmanager
+def _reach(url: Url) -> Iterator[None]:
+    """As `storage_errors`; that a root may not be read or written is no sample's fault either."""
+    try:
+        with storage_errors(url):
+            yield
+    except PermissionError as error:
+        raise StorageError(f"{url}: access denied ({error}); check keys and bucket policy") from error
 
 
 def _code(error: BaseException | None) -> str:

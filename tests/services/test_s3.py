@@ -25,7 +25,7 @@ from ov_model.lake.ledger import VOLATILE, read_ledger
 from ov_model.lake.remote_ledger import RemoteLedger, pull_ledger
 from ov_model.lake.scratch import Scratch
 from ov_model.lake.store import RemoteStore
-from ov_model.lake.urls import Url, filesystem, location
+from ov_model.lake.urls import StorageError, Url, filesystem, location
 from ov_model.lake.workers import RunOptions
 from ov_model.stage1 import Stage1Config
 from ov_model.stage2 import Stage2Config
@@ -230,7 +230,7 @@ def test_a_denied_bucket_is_missing_files_with_the_cause(raw: Path, tmp_path: Pa
     dataset.index_records()
     assert dataset.raw_videos(SHARD).reasons == {"missing_file": 1}
     assert "s3://denied/v0.mp4" in dataset.ledger("raw_videos", SHARD)["detail"][0]
-    with pytest.raises(OSError, match="denied"):
+    with pytest.raises(StorageError, match=r"s3://denied/lake.*: access denied"):
         Dataset(replace(dataset.spec, root=Url("s3", "denied/lake"))).index_records()
 
 
