@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from rich.table import Table
 from rich.text import Text
 
@@ -40,10 +40,9 @@ plan_app = App(
 
 def register(app: App) -> None:
     """Add the operator's commands to `ov`."""
-    app.command(adopt_app)
-    app.command(plan_app)
-    for command in (remove, gc, du, reshard, verify):
-        app.command(command)
+    group = Group.create_ordered("Operate a lake")
+    for command in (adopt_app, plan_app, remove, gc, du, reshard, verify):
+        app.command(command, group=group)
 
 
 @adopt_app.command(name="stage1")

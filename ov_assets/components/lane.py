@@ -22,8 +22,10 @@ from ov_assets.guards import (
     refuse_after_failed_checks,
     refuse_failed_upstream,
 )
+from ov_assets.inputs import described
 from ov_assets.metadata import report_metadata
 from ov_assets.orphans import ending_with_run_worker
+from ov_assets.pictures import past_speeds
 from ov_assets.versions import code_version, data_version, describe_change, last_data_version
 from ov_model.errors import OvError, UsageError
 from ov_model.lake.dataset import Dataset
@@ -101,10 +103,11 @@ class Lane:
         return step
 
     def _spec(self, stage: Stage) -> dg.AssetSpec:
+        deps = [self.key(upstream) for upstream in stage.deps]
         return dg.AssetSpec(
             self.key(stage.name),
-            deps=[self.key(upstream) for upstream in stage.deps],
-            description=f"{stage.description}\n\n{self.description}".strip(),
+            deps=deps,
+            description=described(stage.description, deps, self.description),
             group_name=self.name,
             kinds=set(stage.kinds),
             owners=self.owners,
@@ -145,7 +148,9 @@ class Lane:
                 report = reports[stage.name]
                 version = data_version(self.dataset, report, shard)
                 before = last_data_version(context.instance, key, shard and shard.key)
-                metadata = report_metadata(self.dataset, report, shard, describe_change(before, version))
+                speeds = past_speeds(context.instance, key, shard and shard.key)
+                change = describe_change(before, version)
+                metadata = report_metadata(self.dataset, report, shard, change, speeds)
                 context.log.info(f"{key.to_user_string()}: {metadata['work']}; {metadata['change']}")
                 yield dg.MaterializeResult(
                     asset_key=key, data_version=dg.DataVersion(version), metadata=metadata, check_results=results

@@ -10,6 +10,7 @@ import dagster as dg
 from ov_assets.checks import Finding
 from ov_assets.evaluation import Source
 from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks
+from ov_assets.inputs import described
 from ov_assets.jobs import as_failure
 from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, check_export, measure
 from ov_assets.versions import describe_change, last_data_version
@@ -84,7 +85,7 @@ class RunAssets:
         spec = dg.AssetSpec(
             key,
             deps=deps,
-            description=f"{_TEXTS[name]}\n\n{self.description}".strip(),
+            description=described(_TEXTS[name], deps, self.description),
             group_name=self.name,
             kinds=_KINDS[name],
             owners=self.owners,

@@ -21,6 +21,7 @@ from ov_assets.evaluation import (
     check_signals,
 )
 from ov_assets.guards import refuse_after_failed_checks
+from ov_assets.inputs import described
 from ov_assets.metadata import Product
 from ov_model.errors import UsageError
 from ov_model.lake.files import hash_json
@@ -92,10 +93,11 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             if value is not None and value < least:
                 raise UsageError(f"scores of {source.name}: {name} is {value}; it must be at least {least}")
         evaluator = self.evaluator(source, benchmarks, project)
+        deps = [source.asset, benchmarks.videos, benchmarks.assets]
         return StepAsset(
             key=evaluator.asset,
-            description=f"{_TEXT}\n\n{description}".strip(),
-            deps=[source.asset, benchmarks.videos, benchmarks.assets],
+            description=described(_TEXT, deps, description),
+            deps=deps,
             kinds=frozenset({"parquet"}),
             group=source.name,
             code_version=self._code_version(evaluator),

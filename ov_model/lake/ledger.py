@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -294,9 +295,7 @@ class Ledger:
 
     def _write(self, frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.sort("row", "key")
-        with atomic_write(self.path) as stream:
-            frame.write_parquet(stream)
-            self.lock.check()
+        write_parquet(self.path, frame, self.lock.check)
         self._stream.truncate(0)
         os.fsync(self._stream.fileno())
         return frame
@@ -332,6 +331,24 @@ class Ledger:
             write_bytes(self.journal, data[: data.rfind(b"\n") + 1])
 
 
+def write_parquet(path: Path, frame: pl.DataFrame, check: Callable[[], None] | None = None) -> None:
+    """Write a frame as Parquet atomically; `check` has the last word before it takes its name.
+
+    Raises:
+        OSError: also where polars makes another error of a full disk.
+    """
+    with atomic_write(path) as stream:
+        try:
+            frame.write_parquet(stream)
+        except pl.exceptions.ComputeError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        if check is not None:
+            check()
+
+
 def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
     """Make `frame` all that a ledger holds; the caller holds its lock.
 
@@ -340,8 +357,7 @@ def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
     journal = path.with_suffix(".journal.jsonl")
     frames = [read_ledger(path)] if journal.exists() else []
     for rows in [*frames, frame]:
-        with atomic_write(path) as stream:
-            rows.select(list(SCHEMA)).sort("row", "key").write_parquet(stream)
+        write_parquet(path, rows.select(list(SCHEMA)).sort("row", "key"))
         journal.unlink(missing_ok=True)
 
 

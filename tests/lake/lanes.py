@@ -15,7 +15,7 @@ from ov_model.lake.ledger import Report
 from ov_model.lake.urls import Location
 from ov_model.lake.workers import RunOptions
 from ov_model.mosaic.write import PackOptions
-from tests.factories import write_dataset
+from tests.factories import make_record, make_video, write_dataset
 
 SMALL = Geometry(sequence_length=8, num_images=2, square_size=64, patch_size=16)
 
@@ -58,3 +58,18 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "ledger" not in path.parts
     }
+
+
+def make_lake(folder: Path, *, hostile: str = "") -> Path:
+    """A lake whose dataset `clips` has four videos and two records that failed, an empty file and a missing one.
+
+    Args:
+        hostile: id of a third record that fails.
+    """
+    names = [make_video(folder / f"clip{i}.mp4", frames=12, seed=i).name for i in range(4)]
+    (folder / "empty.mp4").touch()
+    records = [make_record(name, id=Path(name).stem) for name in [*names, "empty.mp4", "gone.mp4"]]
+    if hostile:
+        records.append(make_record("lost.mp4", id=hostile))
+    run(lane(folder, records, root=folder / "lake" / "clips", name="clips"))
+    return folder / "lake"
