@@ -1,5 +1,5 @@
-"""What the environment says: where the lake lies (OV_LAKE), what runs the steps (OV_EXECUTOR), whether Dagster
-remembers (DAGSTER_HOME), how long logs are kept (OV_LOG_DAYS).
+"""What the environment says: OV_LAKE (where the lake lies), OV_SCRATCH (where copies of remote files go), OV_EXECUTOR
+(what runs the steps), DAGSTER_HOME (whether Dagster remembers), OV_LOG_DAYS.
 """
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+
+from ov_model.lake.scratch import default_scratch
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +38,12 @@ def executor_file() -> Path | None:
     """The file that says which engine runs the steps: OV_EXECUTOR, relative to the project; None where unset."""
     given = os.environ.get("OV_EXECUTOR")
     return PROJECT / Path(given).expanduser() if given else None
+
+
+def scratch_folder() -> Path:
+    """The folder for copies of what is behind URLs: OV_SCRATCH, else one below the system's for temporary files."""
+    given = os.environ.get("OV_SCRATCH")
+    return Path(given).expanduser().absolute() if given else default_scratch()
 
 
 def default_dagster_home() -> Path:

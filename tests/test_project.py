@@ -62,7 +62,7 @@ def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ov_model", ("train", "eval")),
+        ("ov_model", ("train", "eval", "s3")),
         ("ov_assets", ("dagster",)),
         ("tests", ("dagster", "dev", "train", "eval", "k8s")),
     ],

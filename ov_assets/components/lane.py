@@ -6,9 +6,10 @@ video once.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import dagster as dg
 
@@ -33,6 +34,7 @@ from ov_model.errors import LockedError, OvError, UsageError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import Report
+from ov_model.lake.urls import Location
 
 StepEvent = dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation
 
@@ -136,6 +138,17 @@ class Lane:
             if stage.name in chosen:
                 self._refuse(context.instance, stage, [dep for dep in stage.deps if dep not in chosen], shard)
         reports = self._reports(chosen, shard)
+        with self.dataset.on_disk(_looked_at(stages), shard) as seen:
+            for event in replace(self, dataset=seen)._events(context, stages, reports, shard):
+                yield placed(event, self.dataset.spec.root, seen.spec.root)
+
+    def _events(
+        self,
+        context: dg.AssetExecutionContext,
+        stages: Sequence[Stage],
+        reports: Mapping[str, Report],
+        shard: Shard | None,
+    ) -> Iterator[StepEvent]:
         for stage in stages:
             key = self.key(stage.name)
             results = [
@@ -168,7 +181,10 @@ class Lane:
         """Checks alone, without a partition, as the UI's Execute asks for: one evaluation per shard, failures last."""
         for stage in stages:
             for check in self._chosen_checks(context, stage):
-                findings = [(check.run(self._scope(stage, shard)), shard) for shard in self.dataset.shards]
+                findings = []
+                for shard in self.dataset.shards:
+                    with self.dataset.on_disk(_looked_at([stage]), shard) as seen:
+                        findings.append((check.run(replace(self, dataset=seen)._scope(stage, shard)), shard))
                 for finding, shard in sorted(findings, key=lambda pair: not pair[0].passed):
                     yield check_evaluation(
                         finding, self.key(stage.name), check.name, blocking=check.blocking, partition=shard.key
@@ -205,6 +221,26 @@ class Lane:
             else:
                 reports[name] = getattr(dataset, name)(_need(shard))
         return reports
+
+
+def _looked_at(stages: Sequence[Stage]) -> list[str]:
+    """The stages whose outputs the checks of some stages open."""
+    return [name for stage in stages for name in (stage.name, *stage.deps)]
+
+
+def placed(event: StepEvent, root: Location, copy: Location) -> StepEvent:
+    """An event whose metadata names files by where they are, where it was made from a copy."""
+
+    def name(value: Any) -> Any:
+        if isinstance(value, dg.PathMetadataValue):
+            return dg.MetadataValue.path(name(value.path))
+        if isinstance(value, str) and value.startswith(f"{copy}/"):
+            return f"{root}{value.removeprefix(str(copy))}"
+        return value
+
+    if root == copy or not isinstance(event, dg.MaterializeResult):
+        return event
+    return event._replace(metadata={key: name(value) for key, value in (event.metadata or {}).items()})
 
 
 def _need(shard: Shard | None) -> Shard:

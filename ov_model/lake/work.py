@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ from ov_model.lake.layout import (
     stage1_prefix,
 )
 from ov_model.lake.ledger import REFERENCE
+from ov_model.lake.scratch import Scratch
+from ov_model.lake.store import RemoteStore
+from ov_model.lake.urls import ObjectState
 from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
 from ov_model.mosaic.pack import sort_positions
 from ov_model.mosaic.write import PackOptions, write_pack
@@ -85,7 +88,10 @@ class AssetsTask:
 
 @dataclass(frozen=True)
 class Job:
-    """One medium and what is wanted of it."""
+    """One medium and what is wanted of it.
+
+    remote: the medium behind a URL; `path` then only names it. store: the remote root that outputs are sent to.
+    """
 
     path: Path
     sample: Sample
@@ -94,6 +100,9 @@ class Job:
     visidx: VisidxTask | None = None
     mosaics: MosaicsTask | None = None
     assets: AssetsTask | None = None
+    remote: ObjectState | None = None
+    store: RemoteStore | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ov_model.codec.choose import ChooseOptions
 from ov_model.geometry import Geometry
 from ov_model.lake.dataset import Dataset, DatasetSpec
 from ov_model.lake.ledger import Report
+from ov_model.lake.urls import Location
 from ov_model.lake.workers import RunOptions
 from ov_model.mosaic.write import PackOptions
 from tests.factories import make_record, make_video, write_dataset
@@ -21,17 +22,15 @@ SMALL = Geometry(sequence_length=8, num_images=2, square_size=64, patch_size=16)
 
 def lane(tmp_path: Path, records: Sequence[Any], *, num_shards: int = 1, **options: Any) -> Dataset:
     """A dataset over `records` whose videos lie in tmp_path, worked in this process."""
-    spec = DatasetSpec(
-        "d",
-        write_dataset(tmp_path / "raw.json", records),
-        tmp_path / "lake",
-        num_shards=num_shards,
-        media_root=tmp_path,
-        choose=ChooseOptions(geometry=SMALL),
-        pack=PackOptions(geometry=SMALL),
-        run=RunOptions(num_workers=0),
-    )
-    return Dataset(replace(spec, **options))
+    raw = write_dataset(tmp_path / "raw.json", records)
+    run_here = {"media_root": tmp_path, "run": RunOptions(num_workers=0)}
+    return Dataset(small_spec(raw, tmp_path / "lake", num_shards=num_shards, **{**run_here, **options}))
+
+
+def small_spec(raw: Location, root: Location, **options: Any) -> DatasetSpec:
+    """A dataset of the small geometry."""
+    pack, choose = PackOptions(geometry=SMALL), ChooseOptions(geometry=SMALL)
+    return replace(DatasetSpec("d", raw, root, num_shards=1, choose=choose, pack=pack), **options)
 
 
 def run(dataset: Dataset, *, one_pass: bool = True) -> dict[str, Report]:
