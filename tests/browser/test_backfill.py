@@ -101,5 +101,6 @@ def test_a_shard_with_a_missing_video_tells_which_and_why(ui: Ui, tab: Tab) -> N
     tab.page.locator("tr", has_text="why samples failed").first.get_by_text("[Show Markdown]").click()
     assert tab.pictures("[class*=ialog] img")
     tab.shot("failed_shard")
+    assert ui.backfill("clips/raw_videos", [failed]) == "COMPLETED_SUCCESS"  # a check shows its last evaluation
     tab.open(f"{ui.url}/assets/clips/raw_videos?view=checks&checkDetail=failures_under_limit", "1 missing_file")
     tab.shot("failed_check")
