@@ -190,7 +190,7 @@ def _draw(rows: list[ScoreRow], top: ScoreRow) -> bytes:
     """The benchmark's figure, those of its tasks, and what became of its videos."""
     title = f"{top.benchmark}, {top.checkpoint}: {top.percent:.2f} %; videos HIT {top.hit}, MISS {top.miss}"
     figures = {f"{row.task}: {row.metric}": row.percent for row in rows if row.percent is not None}
-    return draw_counts(dict(list(figures.items())[:_PLOTTED]), f"{title}, invalid {top.invalid}", LINE)
+    return draw_counts(dict(list(figures.items())[:_PLOTTED]), f"{title}, invalid {top.invalid}", LINE, full=108)
 
 
 def _metric(row: ScoreRow) -> dict[str, Any]:

@@ -125,8 +125,10 @@ def draw_energy(
     return as_png(figure)
 
 
-def draw_counts(counts: Mapping[str, float], title: str, color: str = BAD, width: int = 640) -> bytes:
-    """A bar per name, the longest first."""
+def draw_counts(
+    counts: Mapping[str, float], title: str, color: str = BAD, width: int = 640, full: float | None = None
+) -> bytes:
+    """A bar per name, the longest first; `full`: the most that there can be."""
     names = sorted(counts, key=lambda name: (-counts[name], name))
     figure, axes = _titled(title, width, 60 + 26 * max(len(names), 1))
     axes.barh(range(len(names)), [counts[name] for name in names], color=color, height=0.62)
@@ -146,7 +148,8 @@ def draw_counts(counts: Mapping[str, float], title: str, color: str = BAD, width
             va="center",
             fontsize=8,
         )
-    axes.margins(x=0.12)
+    longest = max([*counts.values(), 0])
+    axes.set_xlim(0, full or longest * 1.12 or 1)
     return as_png(figure)
 
 

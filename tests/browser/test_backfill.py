@@ -68,14 +68,14 @@ def ui(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 
 def test_a_backfill_over_all_partitions_fills_the_row_of_a_checkpoint(ui: Ui, tab: Tab) -> None:
-    assert ui.backfill("theirs/checkpoint", []) == "COMPLETED_SUCCESS"
+    assert ui.materialize("theirs/checkpoint") == "SUCCESS"
     for asset in ("benchmarks/benchmark_videos", "benchmarks/benchmark_assets", "theirs/scores"):
         assert ui.backfill(asset, BENCHMARKS) == "COMPLETED_SUCCESS", asset
-    assert ui.backfill("leaderboard", []) == "COMPLETED_SUCCESS"
+    assert ui.materialize("leaderboard") == "SUCCESS"
     board = pl.read_parquet(ui.lake / "leaderboard" / PARQUET).filter(kind=MEASURED)
     assert sorted(board["benchmark"]) == sorted(BENCHMARKS)
     assert board["miss"].sum() == 0
-    assert all(hits > 0 for hits in board["hit"])  # pyright: ignore[reportOptionalOperand]
+    assert all(board["hit"].to_list())
 
     tab.open(f"{ui.url}/assets/theirs/scores?view=partitions&partition=demo", "Materialized (2)", "HIT")
     tab.page.locator("tr", has_text="plot").first.get_by_text("[Show Markdown]").click()
@@ -87,7 +87,7 @@ def test_a_backfill_over_all_partitions_fills_the_row_of_a_checkpoint(ui: Ui, ta
 
 def test_a_shard_with_a_missing_video_tells_which_and_why(ui: Ui, tab: Tab) -> None:
     shards = ("shard00of02", "shard01of02")
-    assert ui.backfill("clips/records", []) == "COMPLETED_SUCCESS"
+    assert ui.materialize("clips/records") == "SUCCESS"
     for asset in ("clips/raw_videos", "clips/visidx"):
         assert ui.backfill(asset, shards) == "COMPLETED_SUCCESS", asset
     failed = next(
@@ -101,5 +101,6 @@ def test_a_shard_with_a_missing_video_tells_which_and_why(ui: Ui, tab: Tab) -> N
     tab.page.locator("tr", has_text="why samples failed").first.get_by_text("[Show Markdown]").click()
     assert tab.pictures("[class*=ialog] img")
     tab.shot("failed_shard")
+    assert ui.backfill("clips/raw_videos", [failed]) == "COMPLETED_SUCCESS"  # a check shows its last evaluation
     tab.open(f"{ui.url}/assets/clips/raw_videos?view=checks&checkDetail=failures_under_limit", "1 missing_file")
     tab.shot("failed_check")

@@ -34,6 +34,16 @@ _BACKFILL_STATUS = (
     "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 )
 
+_NODE = """
+query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+  ... on AssetNode { jobNames repository { name location { name } } } } }
+"""
+_LAUNCH = """
+mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+_RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
 
 @dataclass(frozen=True)
 class Ui:
@@ -52,6 +62,25 @@ class Ui:
             found = json.load(answer)
         assert "errors" not in found, found["errors"]
         return found["data"]
+
+    def materialize(self, asset: str, timeout: float = 600) -> str:
+        """Materialize an asset without partitions, as the UI's button does, and wait for its end; its status."""
+        key = {"path": asset.split("/")}
+        node = self.ask(_NODE, key=key)["assetNodeOrError"]
+        selector = {
+            "pipelineName": next(name for name in node["jobNames"] if name.startswith("__ASSET_JOB")),
+            "repositoryName": node["repository"]["name"],
+            "repositoryLocationName": node["repository"]["location"]["name"],
+            "assetSelection": [key],
+        }
+        launched = self.ask(_LAUNCH, params={"selector": selector, "runConfigData": {}, "mode": "default"})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+
+        def ended() -> str:
+            status = self.ask(_RUN, id=launched["run"]["runId"])["runOrError"]["status"]
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
+
+        return wait_for(ended, timeout, f"the run of {asset}")
 
     def backfill(self, asset: str, partitions: Sequence[str], timeout: float = 600) -> str:
         """Launch a backfill of an asset, as the UI's button does, and wait for its end; its status."""
