@@ -127,7 +127,7 @@ def _run_pool(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Threads and processes started in the block never see Ctrl-C, not even while they start; this thread does, after."""
+    """What is started in the block, threads and processes, never sees Ctrl-C; this thread does, after it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
