@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ov_model import precompute, stage1, stage2
 from ov_model.precompute import PrecomputeConfig
@@ -38,9 +39,9 @@ class Playground:
             made.run_here(tool, folder / "calm" / tool)
         return made
 
-    def run_here(self, tool: str, out: Path, **options: int) -> None:
+    def run_here(self, tool: str, out: Path, num_workers: int = 0) -> None:
         """A tool in this process, into `out`."""
-        options = {"num_workers": 0, "square_size": 64, **options}
+        options: dict[str, Any] = {"num_workers": num_workers, "square_size": 64}
         if tool == "stage1":
             stage1.run(
                 Stage1Config(
