@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -53,7 +53,8 @@ def test_a_run_whose_clock_jumps_ends_as_any_other(playground: Playground, tmp_p
 def test_a_live_process_keeps_its_lock_whatever_the_clock_says(tmp_path: Path, seconds: int) -> None:
     path = tmp_path / "x.lock"
     with ShardLock(path) as lock:
-        os.utime(path, (time.time() + seconds, time.time() + seconds))
+        moment = time.time() + seconds
+        os.utime(path, (moment, moment))
         with pytest.raises(LockedError, match=f"process {os.getpid()}"):
             ShardLock(path).__enter__()
         lock.check()
@@ -66,7 +67,8 @@ def test_a_lock_of_another_host_does_not_outlive_a_clock_set_back(tmp_path: Path
     path.write_text(json.dumps({"token": "t", "host": f"not-{socket.gethostname()}", "pid": 1, "started": "1"}))
     with pytest.raises(LockedError):
         ShardLock(path).__enter__()
-    os.utime(path, (time.time() + seconds, time.time() + seconds))
+    moment = time.time() + seconds
+    os.utime(path, (moment, moment))
     with ShardLock(path):
         pass
 
@@ -76,7 +78,7 @@ def test_rows_from_the_future_do_not_hide_what_was_written_since(tmp_path: Path)
     make_video(tmp_path / "a.mp4")
     dataset = write_dataset(tmp_path / "raw.json", [make_record("a.mp4", id="a")])
 
-    def choose(signal: Any, num_shards: int) -> int:
+    def choose(signal: Literal["residual", "motion"], num_shards: int) -> int:
         reports = []
         for shard in range(num_shards):
             report = stage1.run(
