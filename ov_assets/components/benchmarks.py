@@ -14,9 +14,7 @@ from ov_assets.components.leaderboard import leaderboard
 from ov_assets.components.lookup import scored_runs
 from ov_assets.components.step import StepAsset, StepCheck
 from ov_assets.environment import lake_root
-from ov_assets.inputs import described
 from ov_assets.metadata import Product
-from ov_assets.needs import need_of_workers
 from ov_model.errors import UsageError
 from ov_model.eval.benchmarks import BENCHMARKS, find_benchmark
 from ov_model.eval.prepare import PrepareOptions
@@ -104,7 +102,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
         registry = [repr(find_benchmark(benchmark)) for benchmark in benchmarks.names]
         videos = StepAsset(
             key=benchmarks.videos,
-            description=described(_VIDEOS, [], self.description),
+            description=f"{_VIDEOS}\n\n{self.description}".strip(),
             deps=[],
             kinds=frozenset({"mp4"}),
             group=name,
@@ -119,7 +117,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
         )
         assets = StepAsset(
             key=benchmarks.assets,
-            description=described(_ASSETS, [benchmarks.videos], self.description),
+            description=f"{_ASSETS}\n\n{self.description}".strip(),
             deps=[benchmarks.videos],
             kinds=frozenset({"jpeg", "numpy"}),
             group=name,
@@ -132,7 +130,6 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             partitions=benchmarks.partitions,
             owners=self.owners,
             pool="decode",
-            need=need_of_workers(preparation.run_options(benchmarks.names)),
         )
         return videos, assets
 

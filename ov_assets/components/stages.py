@@ -39,10 +39,7 @@ TRAINING_ROW = _columns(
 
 @dataclass(frozen=True)
 class Stage:
-    """One asset of a lane. `step`: stages of one name run as one. `deps`: what it builds on, what it reads first.
-
-    `reads_media`: in the dataset's workers.
-    """
+    """One asset of a lane. `step`: stages of one name run as one. `deps`: what it builds on, what it reads first."""
 
     name: str
     step: str
@@ -53,7 +50,6 @@ class Stage:
     checks: tuple[Check, ...]
     sharded: bool = True
     pool: str | None = None
-    reads_media: bool = False
 
 
 RECORDS = Stage(
@@ -81,7 +77,6 @@ RAW_VIDEOS = Stage(
         ("content_hash", "str", "SHA-256 of the file"),
     ),
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT),
-    reads_media=True,
 )
 VISIDX = Stage(
     "visidx",
@@ -92,7 +87,6 @@ VISIDX = Stage(
     columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, ONE_SIGNAL),
     pool="decode",
-    reads_media=True,
 )
 MOSAICS = Stage(
     "mosaics",
@@ -103,7 +97,6 @@ MOSAICS = Stage(
     columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, IMAGES_OPEN),
     pool="decode",
-    reads_media=True,
 )
 TRAINING_JSONL = Stage(
     "training_jsonl",
