@@ -68,7 +68,7 @@ bench: $(KERNELS)  ## speed and fidelity, printed as ratios
 # Keeps the pins that stand; move one with: make constraints UPGRADE='--upgrade-package polars'
 constraints: $(STAMP)  ## resolve all extras together again -> constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.10 --python $(BIN)/python --no-annotate --custom-compile-command 'make constraints' \
-	    --extra dagster --extra train --extra eval --extra ray --extra postgres --extra deploy --extra demo --extra dev $(UPGRADE) --output-file constraints.txt
+	    --extra dagster --extra train --extra eval --extra ray --extra k8s --extra postgres --extra deploy --extra s3-server --extra demo --extra dev $(UPGRADE) --output-file constraints.txt
 	sed -i -e "s/ ; sys_platform == 'linux'$$//" -e "s/ and sys_platform == 'linux'//g" constraints.txt
 
 clean:  ## remove .venv and caches; lakes and Dagster's history stay

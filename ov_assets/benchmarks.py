@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,21 +18,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from ov_assets.checks import Finding, finding
 from ov_assets.metadata import Product, ledger_table, table, work_done
-from ov_assets.previews import Pack, preview_markdown
+from ov_assets.previews import BUDGET_BYTES, Pack, plot, preview_markdown
 from ov_model.checks import check_images, check_positions, read_positions
+from ov_model.energy_plot import energy_plot
 from ov_model.errors import UpstreamError, UsageError
 from ov_model.eval.benchmarks import Places, find_benchmark
 from ov_model.eval.prepare import Prepared, PrepareOptions, prepare
 from ov_model.eval.state import State
 from ov_model.geometry import Geometry
-from ov_model.lake.files import hash_file, hash_json
-from ov_model.lake.layout import POSITIONS, Shard, ledger_path
-from ov_model.lake.ledger import FAILED, OK, read_ledger
+from ov_model.lake.files import hash_file, hash_json, read_array
+from ov_model.lake.layout import ASSET_META, FRAME_IDS, POSITIONS, Shard, ledger_path
+from ov_model.lake.ledger import FAILED, OK, Report, read_ledger
 from ov_model.lake.stages import ASSETS, AssetsStage
+from ov_model.lake.workers import RunOptions
+from ov_model.plots import LINE, draw_counts
 from ov_model.precompute import PrecomputeConfig, run
 
 _NOT_HERE = ("num_shards", "shard_id", "max_samples", "media_root", "allowed_roots", "overwrite", "retry_failed")
-_PREVIEWED, _SAMPLE_ROWS, _FAILURE_ROWS, _SHOWN = 2, 5, 10, 10
+_PREVIEWED, _SAMPLE_ROWS, _FAILURE_ROWS, _SHOWN, _TASKS = 2, 5, 10, 10, 20
+_PREVIEW_BYTES = BUDGET_BYTES - 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,12 @@ class Preparation:
         }
         return hash_json(hashes)[:16]
 
+    def run_options(self, names: Sequence[str]) -> RunOptions:
+        """The most workers and memory that one of these benchmarks takes."""
+        options = [self.precompute_config(name).run_options() for name in names]
+        workers, memory = max(o.num_workers for o in options), max(o.memory_gb for o in options)
+        return RunOptions(num_workers=workers, memory_gb=memory)
+
     def geometry(self, name: str) -> Geometry:
         """Of the codec assets."""
         return self.precompute_config(name).asset_options().choose.geometry
@@ -107,10 +118,11 @@ class Preparation:
         metadata: dict[str, Any] = {
             "work": work_done(report),
             "preview": dg.MetadataValue.md(self._preview(name, ledger)),
+            **_asset_plots(places.offline, ledger, report),
             "videos": report.rows,
             "ok": report.ok,
             "failed": report.failed,
-            "failed by reason": report.reasons,
+            **({"failed by reason": report.reasons} if report.reasons else {}),
             "signals": report.signals,
             "computed": report.computed,
             "seconds": round(report.seconds, 3),
@@ -194,7 +206,20 @@ class Preparation:
             outputs = [offline / path for path in row["outputs"]]
             mosaics = tuple(sorted(path for path in outputs if path.suffix == ".jpg"))
             packs.append(Pack(row["id"], mosaics, next(path for path in outputs if path.name == POSITIONS)))
-        return preview_markdown(packs, self.geometry(name)) if packs else "No assets."
+        return preview_markdown(packs, self.geometry(name), _PREVIEW_BYTES) if packs else "No assets."
+
+
+def _asset_plots(offline: Path, ledger: pl.DataFrame, report: Report) -> dict[str, dg.MarkdownMetadataValue]:
+    """Where the energy of the first video is, and why others have no asset."""
+    found: dict[str, bytes] = {}
+    for row in _done(ledger).head(1).iter_rows(named=True):
+        folder = (offline / row["outputs"][0]).parent
+        meta = json.loads((folder / ASSET_META).read_bytes())
+        png = energy_plot(meta, read_array(folder / POSITIONS), read_array(folder / FRAME_IDS), row["id"])
+        found |= {} if png is None else {"energy over time": png}
+    if report.reasons:
+        found["why videos failed"] = draw_counts(report.reasons, "videos without an asset, by reason")
+    return {name: plot(png, name) for name, png in found.items()}
 
 
 def read_videos(places: Places) -> Iterator[dict[str, Any]]:
@@ -218,6 +243,9 @@ def _videos_metadata(places: Places, prepared: Prepared) -> dict[str, Any]:
     work = "all was there" if prepared.untouched else f"{prepared.downloaded / 1e6:.1f} MB downloaded"
     return {
         "work": f"{prepared.videos} videos, {len(prepared.missing)} missing; {work}",
+        "videos by task": plot(
+            draw_counts(_tasks(places), "videos of each task (the largest 20)", LINE), "videos by task"
+        ),
         "videos": prepared.videos,
         "missing": len(prepared.missing),
         "keys longer than a stem": prepared.shared,
@@ -236,6 +264,11 @@ def _videos_metadata(places: Places, prepared: Prepared) -> dict[str, Any]:
             [{"key": line["key"], "video": line["video"]} for line in islice(read_videos(places), _SAMPLE_ROWS)]
         ),
     }
+
+
+def _tasks(places: Places) -> dict[str, int]:
+    """How many videos each task asks about first, of the largest tasks."""
+    return dict(Counter(line["task"] for line in read_videos(places)).most_common(_TASKS))
 
 
 def _done(ledger: pl.DataFrame) -> pl.DataFrame:

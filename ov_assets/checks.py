@@ -128,6 +128,8 @@ def _failures_under_limit(scope: Scope) -> Finding:
     failed = rows.filter(pl.col("status") == FAILED)
     share = failed.height / rows.height if rows.height else 0.0
     summary = f"{failed.height} of {rows.height} samples failed ({share:.1%}; limit {scope.failure_limit:.1%})"
+    reasons = failed["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).iter_rows()
+    summary += "".join(f", {count} {reason}" for reason, count in reasons)
     offenders = [f"{row['id'] or row['row']}: {row['reason']}: {row['detail']}" for row in failed.iter_rows(named=True)]
     numbers = {"failed": failed.height, "rows": rows.height, "share": share, "limit": scope.failure_limit}
     return Finding(share <= scope.failure_limit, summary, numbers, tuple(offenders[:_SHOWN]))

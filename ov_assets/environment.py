@@ -1,10 +1,14 @@
-"""What the environment says: where the lake lies (OV_LAKE), whether Dagster remembers (DAGSTER_HOME), OV_LOG_DAYS."""
+"""What the environment says: OV_LAKE (where the lake lies), OV_SCRATCH (where copies of remote files go), OV_EXECUTOR
+(what runs the steps), DAGSTER_HOME (whether Dagster remembers), OV_LOG_DAYS.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 from pathlib import Path
+
+from ov_model.lake.scratch import default_scratch
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +32,18 @@ def log_days() -> int:
     if not text.isdecimal():
         raise ValueError(f"OV_LOG_DAYS is {text!r}: expected a whole number of days, 0 to keep logs for good")
     return int(text)
+
+
+def executor_file() -> Path | None:
+    """The file that says which engine runs the steps: OV_EXECUTOR, relative to the project; None where unset."""
+    given = os.environ.get("OV_EXECUTOR")
+    return PROJECT / Path(given).expanduser() if given else None
+
+
+def scratch_folder() -> Path:
+    """The folder for copies of what is behind URLs: OV_SCRATCH, else one below the system's for temporary files."""
+    given = os.environ.get("OV_SCRATCH")
+    return Path(given).expanduser().absolute() if given else default_scratch()
 
 
 def default_dagster_home() -> Path:

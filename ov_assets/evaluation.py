@@ -18,16 +18,19 @@ from ov_assets.checks import Finding, finding
 from ov_assets.evaluation_process import EVALUATE
 from ov_assets.jobs import GrowingJsonl, Observer, run_job
 from ov_assets.metadata import Product, table
+from ov_assets.previews import plot
 from ov_model.errors import UpstreamError
 from ov_model.eval.benchmarks import find_benchmark
 from ov_model.eval.compare import describe_reproduction, paired_difference, reproduction
 from ov_model.eval.results import REPORT, SCORES, ScoreRow, read_rows, read_samples
 from ov_model.lake.files import hash_json, write_json
+from ov_model.plots import LINE, draw_counts
 
 CURRENT, JOURNAL = "current.json", "answers.jsonl"
 CODEC, FRAMES = "codec", "frames"
 _MODULE = "ov_assets.evaluation_process"
 _SHOWN = 10
+_PLOTTED = 24
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,11 @@ def _metadata(benchmark: str, scored: Mapping[str, Any], kept: Mapping[str, Any]
         top, folder = headline(rows), Path(found["folder"])
         works.append(f"{visual}: {top.samples} questions {'scored before' if found['reused'] else 'scored'}")
         facts: dict[str, Any] = {
-            "score": top.percent,
-            "standard error": top.stderr,
+            "score": round(top.percent, 4),
+            "standard error": None if top.stderr is None else round(top.stderr, 4),
             "metric": top.metric,
             "metrics": table([_metric(row) for row in rows]),
+            "plot": plot(_draw(rows, top), "scores and videos"),
             "samples": top.samples,
             "HIT": top.hit,
             "MISS": top.miss,
@@ -182,8 +186,16 @@ def _metadata(benchmark: str, scored: Mapping[str, Any], kept: Mapping[str, Any]
     return {"work": "; ".join(works), **metadata, "benchmark": benchmark, "dagster/uri": first["folder"]}
 
 
+def _draw(rows: list[ScoreRow], top: ScoreRow) -> bytes:
+    """The benchmark's figure, those of its tasks, and what became of its videos."""
+    title = f"{top.benchmark}, {top.checkpoint}: {top.percent:.2f} %; videos HIT {top.hit}, MISS {top.miss}"
+    figures = {f"{row.task}: {row.metric}": row.percent for row in rows if row.percent is not None}
+    return draw_counts(dict(list(figures.items())[:_PLOTTED]), f"{title}, invalid {top.invalid}", LINE, full=108)
+
+
 def _metric(row: ScoreRow) -> dict[str, Any]:
-    return {"task": row.task, "metric": row.metric, "value": row.value, "percent": row.percent, "samples": row.samples}
+    percent = None if row.percent is None else round(row.percent, 4)
+    return {"task": row.task, "metric": row.metric, "percent": percent, "value": row.value, "samples": row.samples}
 
 
 def _difference(folder: Path, before: str | None, metric: str) -> str:

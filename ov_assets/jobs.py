@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from ov_assets.pipes import Abandoned, Ended, run_process
-from ov_model.errors import OvError
+from ov_model.errors import LockedError, OvError
 
 
 def run_job(
@@ -63,6 +63,14 @@ def _failure(module: str, ended: Ended) -> dg.Failure:
 def as_failure(error: OvError) -> dg.Failure:
     """The failure of a step that trying again would not mend."""
     return dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False)
+
+
+def still_locked(context: dg.AssetExecutionContext, error: LockedError) -> dg.Failure:
+    """The failure of a step that another process shuts out.
+
+    A retry waits: the lock may be its own, of the machine that it was lost with, until that expires.
+    """
+    return dg.Failure(f"LockedError: {error}", allow_retries=context.retry_number > 0)
 
 
 class Observer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,18 +12,21 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from ov_assets.previews import Pack, preview_markdown
+from ov_assets.pictures import SPEED, stage_pictures
+from ov_assets.previews import BUDGET_BYTES, Pack, plot, preview_markdown
 from ov_model.lake.dataset import RECORDS, TRAIN_JSONL, TRAINING_JSONL, Dataset
 from ov_model.lake.index import ROWS
 from ov_model.lake.layout import POSITIONS, Shard
 from ov_model.lake.ledger import FAILED, OK, Report
 from ov_model.lake.mixture import MixtureReport
 from ov_model.lake.stages import MOSAICS, RAW
+from ov_model.plots import GOOD, draw_counts
 
 _SAMPLE_ROWS = 5
 _FAILURE_ROWS = 10
 _CELL = 160
 _PREVIEWED = 2
+_PLOTS_BYTES = 16 * 1024
 _LEDGER_COLUMNS = ("id", "media", "kind", "status", "signal", "bytes")
 
 
@@ -35,22 +38,29 @@ class Product:
     metadata: dict[str, Any]
 
 
-def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, change: str) -> dict[str, Any]:
-    """Metadata of one stage's materialization, of one shard or of the whole dataset; `change`: against the last one."""
+def report_metadata(
+    dataset: Dataset, report: Report, shard: Shard | None, change: str, speeds: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Metadata of one stage's materialization, of one shard or of the whole dataset.
+
+    Args:
+        change: against the last one. speeds: videos per second of earlier runs, oldest first.
+    """
     ledger = None if shard is None else dataset.ledger(report.stage, shard)
     metadata: dict[str, Any] = {"work": work_done(report), "change": change}
     if ledger is not None and report.stage == MOSAICS:
         metadata["preview"] = _mosaics_preview(dataset, ledger)
+    metadata |= stage_pictures(dataset, report, shard, ledger, speeds)
     metadata |= {
         "rows": report.rows,
         "ok": report.ok + report.passed,
         "failed": report.failed,
-        "failed by reason": report.reasons,
+        **({"failed by reason": report.reasons} if report.reasons else {}),
         "duplicates or skipped": report.duplicates + report.skipped,
         "signals": report.signals,
         "computed": report.computed,
         "seconds": round(report.seconds, 3),
-        "videos per second": round(report.computed / report.seconds, 3) if report.seconds else 0.0,
+        SPEED: round(report.computed / report.seconds, 3) if report.seconds else 0.0,
         "bytes": report.bytes,
         "config hash": report.config_hash,
         "ledger": dg.MetadataValue.path(str(_ledger_path(dataset, report))),
@@ -60,6 +70,8 @@ def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, chang
         metadata["dagster/uri"] = str(report.outputs[0])
     if report.stage in (TRAINING_JSONL, TRAIN_JSONL):
         metadata["sample"] = jsonl_table(report.outputs[0])
+        if report.stage == TRAIN_JSONL:
+            metadata["shards"] = shards_table(dataset)
     elif ledger is None:
         metadata["sample"] = _records_table(dataset)
     else:
@@ -70,6 +82,18 @@ def report_metadata(dataset: Dataset, report: Report, shard: Shard | None, chang
     if ledger is not None and report.stage == RAW:
         metadata["bytes"] = int(ledger.unique("path")["size"].sum())
     return metadata
+
+
+def shards_table(dataset: Dataset) -> dg.TableMetadataValue:
+    """A row per shard: what failed in which stage first, and why."""
+    rows = []
+    for shard in dataset.shards:
+        ledger = dataset.ledger(TRAINING_JSONL, shard)
+        failed = ledger.filter(pl.col("status") == FAILED)
+        reasons = failed["reason"].value_counts(sort=True).iter_rows()
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons) or "nothing failed"
+        rows.append({"shard": shard.key, "rows": ledger.height, "failed": failed.height, "why": why})
+    return table(rows)
 
 
 def work_done(report: Report) -> str:
@@ -96,6 +120,7 @@ def mixture_metadata(report: MixtureReport, change: str) -> dict[str, Any]:
     return {
         "work": f"{0 if report.reused else report.rows} of {report.rows} rows written",
         "change": change,
+        "rows by dataset": plot(draw_counts(report.counts, "rows of each dataset", GOOD), "rows by dataset"),
         "dagster/row_count": report.rows,
         "dagster/uri": str(report.out),
         "rows": report.rows,
@@ -173,4 +198,4 @@ def _mosaics_preview(dataset: Dataset, ledger: pl.DataFrame) -> dg.MarkdownMetad
             break
     if not packs:
         return dg.MetadataValue.md("No mosaics in this shard.")
-    return dg.MetadataValue.md(preview_markdown(packs, dataset.spec.pack.geometry))
+    return dg.MetadataValue.md(preview_markdown(packs, dataset.spec.pack.geometry, BUDGET_BYTES - _PLOTS_BYTES))

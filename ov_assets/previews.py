@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -49,6 +50,16 @@ def preview_markdown(packs: Sequence[Pack], geometry: Geometry, budget: int = BU
         if jpeg is not None:
             parts.append(f"{title}\n\n![](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})")
     return "\n\n".join(parts)
+
+
+def png_markdown(png: bytes, alternative: str) -> str:
+    """Markdown that shows a PNG."""
+    return f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def plot(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
+    """A PNG as the UI shows it."""
+    return dg.MetadataValue.md(png_markdown(png, alternative))
 
 
 def contact_sheet(pack: Pack, geometry: Geometry) -> NDArray[np.uint8]:

@@ -19,14 +19,15 @@ import dagster as dg
 import polars as pl
 
 from ov_assets.checks import Finding
-from ov_assets.curves import draw_loss, png_markdown
 from ov_assets.jobs import GrowingJsonl, Observer, run_job
 from ov_assets.pipes import Ended
+from ov_assets.previews import plot
 from ov_assets.training_process import HISTOGRAM, LENGTHS, TRAIN
 from ov_model.errors import UpstreamError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.files import hash_file, hash_json
 from ov_model.lake.stages import MOSAICS, RAW
+from ov_model.plots import draw_loss
 from ov_model.train.checkpoints import checkpoints
 from ov_model.train.index import JsonlRows
 from ov_model.train.metrics import METRICS, read_metrics
@@ -202,7 +203,7 @@ class Stage:
         title = f"{self.asset.to_user_string()}: loss {loss:.4f} after {steps:,} steps"
         return {
             "work": f"{done} of {steps} steps trained",
-            "loss curve": dg.MetadataValue.md(png_markdown(draw_loss(metrics, title), "loss over steps")),
+            "loss curve": plot(draw_loss(metrics, title), "loss over steps"),
             "loss": loss,
             "steps": steps,
             "steps trained now": done,
@@ -236,7 +237,7 @@ def measure(context: dg.AssetExecutionContext, data: TrainingData, trainer: Trai
     share = found["truncated"] / found["samples"] if found["samples"] else 0.0
     metadata = {
         "work": f"{found['samples']} rows measured",
-        "histogram": dg.MetadataValue.md(png_markdown((out / HISTOGRAM).read_bytes(), "lengths in tokens")),
+        "histogram": plot((out / HISTOGRAM).read_bytes(), "lengths in tokens"),
         "rows": found["samples"],
         **{name: found[name] for name in ("p50", "p99", "max", "tokens")},
         "max_length": found["max_length"],

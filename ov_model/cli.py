@@ -1,6 +1,6 @@
 """`ov`: argument parsing only. Option names are the reference's; underscores and hyphens are both accepted.
 
-Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usage.
+Exit codes: 0 all ok, 3 some samples failed, 1 nothing usable or an error, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich.table import Table
 
 from ov_model import __version__, cli_ops
@@ -27,19 +27,30 @@ from ov_model.stage2 import Stage2Config
 from ov_model.terminal import console, print_json
 
 _SHOWN_FAILURES = 3
+_COMPLETION = "--install-completion"
+
+DATA = Group.create_ordered("Make data")
+LOOK = Group.create_ordered("Look at it")
+MODELS = Group.create_ordered("Train and score")
+THIS = Group.create_ordered("About this command")
 
 app = App(
     name="ov",
     help="Codec-based video language models: chosen patches, mosaics and training data from raw video.",
+    help_epilogue=(
+        "Exit codes: 0 all ok, 1 nothing usable or an error, 2 usage, 3 some samples failed, 130 interrupted. Run the "
+        "same command again to go on where it stopped. --debug shows the traceback of an error."
+    ),
     version=__version__,
     suppress_keyboard_interrupt=False,
+    group_commands=THIS,
     default_parameter=Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=()),
 )
 
 cli_ops.register(app)
 
 
-@app.command
+@app.command(group=DATA)
 def stage1(*, config: Annotated[Stage1Config, Parameter(name="*")]) -> int:
     """Choose the patches of each video that its codec spent effort on."""
     from ov_model.stage1 import run
@@ -53,7 +64,7 @@ def stage1(*, config: Annotated[Stage1Config, Parameter(name="*")]) -> int:
     return result.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     """Pack the chosen patches into mosaics and write the training JSONL."""
     from ov_model.stage2 import run
@@ -65,7 +76,7 @@ def stage2(*, config: Annotated[Stage2Config, Parameter(name="*")]) -> int:
     return report.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def precompute(*, config: Annotated[PrecomputeConfig, Parameter(name="*")]) -> int:
     """Make the offline codec assets of a benchmark's videos."""
     from ov_model.precompute import run
@@ -75,7 +86,7 @@ def precompute(*, config: Annotated[PrecomputeConfig, Parameter(name="*")]) -> i
     return report.exit_code
 
 
-@app.command
+@app.command(group=DATA)
 def validate(
     jsonl: Path,
     /,
@@ -139,7 +150,7 @@ def validate(
     return found.exit_code
 
 
-@app.command
+@app.command(group=LOOK)
 def doctor(*, lake: Path | None = None, json: bool = False) -> int:
     """Say what this installation can do, and prove each signal on small clips with known motion.
 
@@ -161,7 +172,7 @@ def doctor(*, lake: Path | None = None, json: bool = False) -> int:
     return doctor.exit_code(findings)
 
 
-@app.command
+@app.command(group=LOOK)
 def status(lake: Path, /, *, json: bool = False) -> None:
     """Say how far each dataset, stage and shard is.
 
@@ -181,7 +192,7 @@ def status(lake: Path, /, *, json: bool = False) -> None:
         status.print_status(rows, console())
 
 
-@app.command
+@app.command(group=LOOK)
 def failures(
     lake: Path,
     /,
@@ -221,7 +232,7 @@ def failures(
         status.print_failures(frame, limit=limit, console=console())
 
 
-@app.command
+@app.command(group=LOOK)
 def show(
     sample: str,
     out: Path | None = None,
@@ -252,7 +263,38 @@ def show(
     print_shown(show_sample(sample, picture, lake=lake, media_root=media_root, mosaics=mosaics), picture)
 
 
-@app.command
+@app.command(group=LOOK)
+def report(
+    lake: Path,
+    /,
+    *,
+    out: Path = Path("report.html"),
+    samples: int = 3,
+    at_most: int = 24,
+    failures: int = 20,
+) -> None:
+    """Write one HTML page about a lake: samples, failures, speed and scores, readable anywhere.
+
+    Parameters
+    ----------
+    lake
+        A lake, one dataset of it, or the output folder of stage 1, stage 2 or precompute.
+    out
+        Page to write; it needs no other file and no network.
+    samples
+        Pictures of each dataset and signal.
+    at_most
+        Pictures in all.
+    failures
+        Failed samples listed of each dataset and reason.
+    """
+    from ov_model.report.page import ReportOptions, write_report
+
+    size = write_report(lake, out, ReportOptions(samples=samples, at_most=at_most, failures=failures))
+    console().print(f"{out} ({size / 1e6:.1f} MB)", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command(group=MODELS)
 def train(
     recipe: str,
     /,
@@ -298,7 +340,7 @@ def train(
     return 0
 
 
-@app.command(name="eval")
+@app.command(name="eval", group=MODELS)
 def eval_(
     *,
     checkpoint: str,
@@ -387,7 +429,7 @@ def eval_(
     return 3 if any(row.miss or row.invalid for one in scored for row in one.rows) else 0
 
 
-@app.command
+@app.command(group=MODELS)
 def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> None:
     """Show the newest scores of every checkpoint on every benchmark, published figures beside them.
 
@@ -414,7 +456,9 @@ def leaderboard(*scores: Path, out: Path | None = None, json: bool = False) -> N
         print_board(as_table(board), console())
 
 
-benchmark = App(name="benchmark", help="The benchmarks: what there is and what lies here; fetch and unpack them.")
+benchmark = App(
+    name="benchmark", group=MODELS, help="The benchmarks: what there is and what lies here; fetch and unpack them."
+)
 app.command(benchmark)
 
 
@@ -486,6 +530,11 @@ def benchmark_prepare(
     return prepare_named(names, home or benchmark_home(), options, console())
 
 
+app.register_install_completion_command(
+    name=_COMPLETION, add_to_startup=False, help="Write the completion script of your shell."
+)
+
+
 def benchmark_home() -> Path:
     """lmms-eval's HF_HOME, else the folder that the reference takes."""
     return Path(os.environ.get("HF_HOME") or ".huggingface_cache").expanduser()
@@ -528,7 +577,7 @@ def spell(argv: Sequence[str]) -> list[str]:
     for position, argument in enumerate(argv):
         if argument == "--":
             return spelled + list(argv[position:])
-        if argument.startswith("--"):
+        if argument.startswith("--") and argument != _COMPLETION:
             name, equals, value = argument.removeprefix("--").partition("=")
             negative = name.startswith(("no-", "no_"))
             name = name[3:] if negative else name

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from rich.table import Table
 from rich.text import Text
 
@@ -26,24 +26,28 @@ _SHOWN = 20
 _STYLE = Parameter(name_transform=lambda name: name, negative_bool="no-", negative_iterable=())
 Kind = Literal["orphan", "superseded_options", "superseded_split", "old_run", "left_over"]
 
+OPERATE = Group.create_ordered("Operate a lake")
+
 adopt_app = App(
     name="adopt",
     help="Check existing outputs of the reference's tools and enter them in the ledger, not to be made again.",
+    group=OPERATE,
     default_parameter=_STYLE,
 )
 plan_app = App(
     name="plan",
     help="Say what a run will take: samples, hours and bytes, from 20 samples done for real in a temporary folder.",
+    group=OPERATE,
     default_parameter=_STYLE,
 )
 
 
 def register(app: App) -> None:
     """Add the operator's commands to `ov`."""
-    app.command(adopt_app)
-    app.command(plan_app)
+    for tool in (adopt_app, plan_app):
+        app.command(tool)
     for command in (remove, gc, du, reshard, verify):
-        app.command(command)
+        app.command(command, group=OPERATE)
 
 
 @adopt_app.command(name="stage1")

@@ -151,7 +151,7 @@ def run(config: PrecomputeConfig) -> Report:
             log.warning("%s has no effect here: see --num_workers", name)
     stage = AssetsStage(config.out_root, config.asset_options())
     shard = config.shard
-    lines = list(read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.media_root))
+    lines = list(read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.local_media_root))
     refuse_one_folder(lines, config.jsonl, config.out_root)
     records = [record for record in lines if record.row % shard.count == shard.index]
     policy = config.media_policy(config.jsonl)

@@ -83,9 +83,10 @@ def find_sample(
     """
     if lake is not None:
         ledger, row = _look_up(lake, str(sample))
-        prefix = ledger.root / row["outputs"][0].removesuffix(VISIDX_SUFFIX)
-        meta = _read_meta(prefix)
-        found = [ledger.root / output for output in _outputs(ledger, row["key"])]
+        stored = sample_at(ledger, row, media_root)
+        if mosaics is None and stored.mosaics:
+            return stored
+        prefix, meta, found = stored.prefix, stored.meta, []
     else:
         prefix, row, found = _prefix(Path(sample)), None, []
         meta = _read_meta(prefix)
@@ -97,6 +98,18 @@ def find_sample(
     if mosaics is not None or not found:
         found = _mosaics_below(mosaics, meta)
     return StoredSample(prefix, meta, _video(meta, row, media_root), tuple(found))
+
+
+def sample_at(ledger: LedgerFile, row: dict[str, Any], media_root: Path | None = None) -> StoredSample:
+    """The files of a row of a stage-1 ledger.
+
+    Raises:
+        UsageError: its meta file is gone. MissingFile: its video is.
+    """
+    prefix = ledger.root / row["outputs"][0].removesuffix(VISIDX_SUFFIX)
+    meta = _read_meta(prefix)
+    mosaics = [ledger.root / output for output in _outputs(ledger, row["key"])]
+    return StoredSample(prefix, meta, _video(meta, row, media_root), tuple(mosaics))
 
 
 def make_sheet(sample: StoredSample) -> Sheet:

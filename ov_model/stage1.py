@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 
@@ -27,8 +27,10 @@ from ov_model.lake.layout import Shard, shard_of
 from ov_model.lake.ledger import FAILED, Report, read_ledger
 from ov_model.lake.records import ROW_FIELD, Record, read_records
 from ov_model.lake.run import run_shard
+from ov_model.lake.scratch import local_copy
 from ov_model.lake.stages import VISIDX, VisidxStage
-from ov_model.shard_config import ShardConfig
+from ov_model.lake.urls import Location, need_path
+from ov_model.shard_config import Place, ShardConfig
 
 log = logging.getLogger("ov")
 
@@ -37,8 +39,8 @@ log = logging.getLogger("ov")
 class Stage1Config(ShardConfig):
     """Options of stage 1; names and meanings are the reference's, then ours."""
 
-    dataset_path: Path
-    """Raw dataset: JSON array or JSONL of {id, conversations, video | image}."""
+    dataset_path: Annotated[Location, Place]
+    """Raw dataset, a file or URL: JSON array or JSONL of {id, conversations, video | image}."""
     out_root: Path
     """Folder for the stage-1 files and their ledger."""
     sequence_length: int = 64
@@ -132,35 +134,42 @@ def run(config: Stage1Config) -> Report | list[Path]:
         UsageError: options that contradict each other, or an unreadable dataset.
         LockedError: another process is writing this shard.
     """
-    if config.shard_dataset_out_dir is not None:
-        return split_dataset(config.dataset_path, config.shard_dataset_out_dir, config.num_shards)
+    with local_copy(config.dataset_path, config.copies) as dataset_path:
+        if config.shard_dataset_out_dir is not None:
+            stem = config.dataset_path.stem
+            return split_dataset(dataset_path, config.shard_dataset_out_dir, config.num_shards, stem)
+        return _run(replace(config, dataset_path=dataset_path))
+
+
+def _run(config: Stage1Config) -> Report:
+    out_root = need_path(config.out_root, "--out_root")
     shard = config.shard
     if config.padding_policy == "exclude":
         log.warning("padding_policy exclude does not fill whole mosaics of a padded video: stage 2 will not pack those")
-    stage = VisidxStage(config.out_root, config.out_root, config.choose_options())
+    stage = VisidxStage(out_root, out_root, config.choose_options())
     policy = config.media_policy(config.dataset_path)
     records = shard_records(config.dataset_path, shard)
     report = run_shard(records, [stage], shard, policy, config.run_options(), title="stage1")[VISIDX]
     columns = ("id", "media", "status", "reason", "detail")
     failures = read_ledger(stage_ledger(report), columns).filter(pl.col("status") == FAILED)
     unsupported = pl.col("reason") == UnsupportedCodec.reason
-    failed_txt = config.fail_txt or config.out_root / f"stage1_failed.{shard.key}.txt"
-    unsupported_txt = config.unsupported_txt or config.out_root / f"stage1_unsupported.{shard.key}.txt"
+    failed_txt = config.fail_txt or out_root / f"stage1_failed.{shard.key}.txt"
+    unsupported_txt = config.unsupported_txt or out_root / f"stage1_unsupported.{shard.key}.txt"
     write_failures(failed_txt, failures.filter(~unsupported))
     write_failures(unsupported_txt, failures.filter(unsupported))
     return replace(report, outputs=[failed_txt, unsupported_txt])
 
 
-def shard_records(dataset_path: Path, shard: Shard) -> Iterator[Record]:
-    """The records of a dataset that fall into a shard by the published hash."""
-    for record in read_records(dataset_path):
+def shard_records(dataset_path: Location, shard: Shard) -> Iterator[Record]:
+    """The records of a dataset, a local file by now, that fall into a shard by the published hash."""
+    for record in read_records(need_path(dataset_path, "the dataset")):
         if shard.count == 1 or shard_of(record.key, shard.count) == shard.index:
             yield record
 
 
-def split_dataset(dataset_path: Path, out_dir: Path, num_shards: int) -> list[Path]:
+def split_dataset(dataset_path: Path, out_dir: Path, num_shards: int, stem: str | None = None) -> list[Path]:
     """Write `{stem}.shard00of08.jsonl` parts, each row with its `_row_idx`; rows that are no objects are logged."""
-    paths = [out_dir / f"{dataset_path.stem}.{Shard(i, num_shards).key}.jsonl" for i in range(num_shards)]
+    paths = [out_dir / f"{stem or dataset_path.stem}.{Shard(i, num_shards).key}.jsonl" for i in range(num_shards)]
     refused = 0
     with ExitStack() as stack:
         streams = [stack.enter_context(atomic_write(path)) for path in paths]

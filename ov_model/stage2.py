@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 
@@ -34,10 +34,12 @@ from ov_model.lake.ledger import (
 )
 from ov_model.lake.records import Record
 from ov_model.lake.run import run_shard
+from ov_model.lake.scratch import local_copy
 from ov_model.lake.stages import MOSAICS, MosaicsStage
+from ov_model.lake.urls import Location, need_path
 from ov_model.lake.visidx import VisidxIndex
 from ov_model.mosaic.write import PackOptions
-from ov_model.shard_config import ShardConfig
+from ov_model.shard_config import Place, ShardConfig
 from ov_model.stage1 import shard_records, stage_ledger, write_failures
 
 
@@ -45,8 +47,8 @@ from ov_model.stage1 import shard_records, stage_ledger, write_failures
 class Stage2Config(ShardConfig):
     """Options of stage 2; names and meanings are the reference's, then ours."""
 
-    input_dataset: Path
-    """Raw dataset: JSON array or JSONL."""
+    input_dataset: Annotated[Location, Place]
+    """Raw dataset, a file or URL: JSON array or JSONL."""
     out_jsonl: Path
     """Training JSONL to write."""
     mode: Literal["pack", "rewrite"] = "pack"
@@ -111,6 +113,13 @@ def run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
     Raises:
         UsageError: options that contradict each other or stage 1. LockedError: another process writes this shard.
     """
+    for name in ("visidx_root", "out_image_root", "out_jsonl"):
+        need_path(getattr(config, name) or Path(), f"--{name}")
+    with local_copy(config.input_dataset, config.copies) as dataset:
+        return _run(replace(config, input_dataset=dataset))
+
+
+def _run(config: Stage2Config) -> tuple[Report, JsonlSummary]:
     report, ledger = _pack(config) if config.mode == "pack" else _rewrite(config)
     summary = write_training_jsonl(config.jsonl_path(), stage2_records(config), ledger, row_maker(config))
     failures = config.fail_txt or summary.path.with_name(f"{summary.path.name}.fail.txt")

@@ -26,6 +26,7 @@ from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import DUPLICATE, FAILED, OK, PASSED, SCHEMA, SKIPPED, read_journal
 from ov_model.lake.lock import EXPIRY
 from ov_model.lake.processes import process_start
+from ov_model.lake.urls import need_path
 
 STAGE_ORDER = ("raw_videos", "visidx", "mosaics", "training_jsonl", "assets")
 _JOURNAL = ".journal.jsonl"
@@ -130,6 +131,7 @@ def find_ledgers(lake: Path) -> list[LedgerFile]:
     Raises:
         UsageError: there is none.
     """
+    lake = need_path(lake, "the lake")
     folders = [lake / "ledger"] if (lake / "ledger").is_dir() else sorted(lake.glob("*/ledger"))
     found = sorted((ledger for folder in folders for ledger in _ledgers_in(folder)), key=lambda one: one.order)
     if not found:

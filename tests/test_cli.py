@@ -171,3 +171,27 @@ def test_shards_split_and_together_hold_everything(tmp_path: Path, monkeypatch: 
     assert len(list(Path("o").glob("*.meta.json"))) == 6
     assert ov("stage1", *REQUIRED["stage1"], *SMALL1) == 0
     assert len(list(Path("o").glob("*.meta.json"))) == 6
+
+
+def test_help_groups_commands_and_tells_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    for group in ("Make data", "Look at it", "Train and score"):
+        assert group in said
+    assert "3 some samples" in said
+    assert "--install-completion" in said
+
+
+def test_completion_is_installed_for_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--install-completion", "--shell", "bash"])
+    assert ended.value.code == 0
+    assert "Completion script installed" in capsys.readouterr().out
+    (script,) = [path for path in tmp_path.rglob("ov") if path.is_file()]
+    assert "benchmark" in script.read_text()

@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "dagster", "transformers", "deepspeed", "ray", "lmms_eval", "matplotlib")
+HEAVY = ("torch", "dagster", "transformers", "deepspeed", "ray", "kubernetes", "lmms_eval", "matplotlib")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,11 @@ def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("ov_model", ("train", "eval")), ("ov_assets", ("dagster",)), ("tests", ("dagster", "dev", "train", "eval"))],
+    [
+        ("ov_model", ("train", "eval", "s3")),
+        ("ov_assets", ("dagster",)),
+        ("tests", ("dagster", "dev", "train", "eval", "k8s")),
+    ],
 )
 def test_what_is_imported_is_declared(pyproject: dict[str, Any], folder: str, extras: tuple[str, ...]) -> None:
     project = pyproject["project"]

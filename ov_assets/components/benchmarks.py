@@ -14,7 +14,9 @@ from ov_assets.components.leaderboard import leaderboard
 from ov_assets.components.lookup import scored_runs
 from ov_assets.components.step import StepAsset, StepCheck
 from ov_assets.environment import lake_root
+from ov_assets.inputs import described
 from ov_assets.metadata import Product
+from ov_assets.needs import need_of_workers
 from ov_model.errors import UsageError
 from ov_model.eval.benchmarks import BENCHMARKS, find_benchmark
 from ov_model.eval.prepare import PrepareOptions
@@ -102,7 +104,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
         registry = [repr(find_benchmark(benchmark)) for benchmark in benchmarks.names]
         videos = StepAsset(
             key=benchmarks.videos,
-            description=f"{_VIDEOS}\n\n{self.description}".strip(),
+            description=described(_VIDEOS, [], self.description),
             deps=[],
             kinds=frozenset({"mp4"}),
             group=name,
@@ -117,7 +119,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
         )
         assets = StepAsset(
             key=benchmarks.assets,
-            description=f"{_ASSETS}\n\n{self.description}".strip(),
+            description=described(_ASSETS, [benchmarks.videos], self.description),
             deps=[benchmarks.videos],
             kinds=frozenset({"jpeg", "numpy"}),
             group=name,
@@ -130,6 +132,7 @@ class Benchmarks(dg.Component, dg.Model, dg.Resolvable):
             partitions=benchmarks.partitions,
             owners=self.owners,
             pool="decode",
+            need=need_of_workers(preparation.run_options(benchmarks.names)),
         )
         return videos, assets
 

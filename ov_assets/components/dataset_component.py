@@ -9,15 +9,19 @@ from typing import Any, Literal
 import dagster as dg
 
 from ov_assets.components.lane import Lane
-from ov_assets.environment import lake_root
+from ov_assets.environment import lake_root, scratch_folder
+from ov_model.lake.scratch import DEFAULT_GB, Scratch
+from ov_model.lake.urls import place
 from ov_model.lake.workers import RunOptions
 
 
 class DatasetComponent(dg.Component, dg.Model, dg.Resolvable):
     """A raw dataset as a lane of assets named after its folder.
 
-    Paths are absolute, or relative to the project; `{{ lake }}` stands for the lake's root (OV_LAKE). `paths`
-    says how train.jsonl names its images. `failure_limit` is the share of samples that may fail before a
+    Paths are absolute, or relative to the project; `{{ lake }}` stands for the lake's root (OV_LAKE). `dataset_path`,
+    `media_root`, `allowed_roots` and `root` may be `s3://` URLs; keys and endpoint come from the environment (AWS_*).
+    Copies of what is fetched go to OV_SCRATCH, `scratch_gb` of them at most. `paths` says how train.jsonl names its
+    images. `failure_limit` is the share of samples that may fail before a
     blocking check does.
     """
 
@@ -31,6 +35,7 @@ class DatasetComponent(dg.Component, dg.Model, dg.Resolvable):
     workers: int = 2
     timeout: float | None = None
     memory_gb: float | None = None
+    scratch_gb: float = DEFAULT_GB
     description: str = ""
     owners: Sequence[str] = ()
 
@@ -49,11 +54,12 @@ class DatasetComponent(dg.Component, dg.Model, dg.Resolvable):
     def _placement(self, name: str, project: Path) -> dict[str, Any]:
         """The fields of a DatasetSpec that say where things are and how they are run."""
         return {
-            "dataset_path": project / self.dataset_path,
-            "root": project / self.root if self.root else lake_root() / name,
+            "dataset_path": place(project, self.dataset_path),
+            "root": place(project, self.root) if self.root else lake_root() / name,
             "num_shards": self.num_shards,
-            "media_root": project / self.media_root if self.media_root else None,
-            "allowed_roots": tuple(project / root for root in self.allowed_roots),
+            "media_root": place(project, self.media_root) if self.media_root else None,
+            "allowed_roots": tuple(place(project, root) for root in self.allowed_roots),
+            "scratch": Scratch(scratch_folder(), self.scratch_gb),
             "run": self._run_options(),
             "paths": self.paths,
         }

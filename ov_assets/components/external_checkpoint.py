@@ -13,13 +13,17 @@ from ov_assets.components.scores import ScoresAttributes
 from ov_assets.components.step import StepAsset
 from ov_assets.environment import lake_root
 from ov_assets.evaluation import Source
+from ov_assets.inputs import described
 from ov_assets.metadata import Product
+from ov_assets.previews import plot
 from ov_model.errors import UpstreamError, UsageError
 from ov_model.extras import require
 from ov_model.lake.files import hash_json, write_json
+from ov_model.plots import LINE, draw_counts
 
 CHECKPOINT, FOUND = "checkpoint", "checkpoint.json"
 CHECKPOINT_VERSION = 1
+_LARGEST = 8
 _TEXT = "A checkpoint of elsewhere. Materialize it to have a changed folder, or a new commit on the hub, noticed."
 
 
@@ -50,6 +54,7 @@ class Foreign:
         files = [path for path in folder.iterdir() if path.is_file()]
         metadata = {
             "work": f"{self.checkpoint} is {version}",
+            "files by size": plot(draw_counts(_sizes(files), "MB of the largest files", LINE), "files by size"),
             "checkpoint": self.checkpoint,
             "commit": commit or "a folder, without commits",
             "files": len(files),
@@ -73,6 +78,12 @@ class Foreign:
     def there(self) -> bool:
         """Whether it was found."""
         return (self.home / FOUND).is_file()
+
+
+def _sizes(files: Sequence[Path]) -> dict[str, float]:
+    """MB of the largest files."""
+    largest = sorted(files, key=lambda path: -path.stat().st_size)[:_LARGEST]
+    return {path.name: path.stat().st_size / 1e6 for path in largest}
 
 
 class ExternalCheckpoint(dg.Component, dg.Model, dg.Resolvable):
@@ -119,7 +130,7 @@ class ExternalCheckpoint(dg.Component, dg.Model, dg.Resolvable):
         """The asset `<name>/checkpoint`."""
         return StepAsset(
             key=dg.AssetKey([foreign.name, CHECKPOINT]),
-            description=f"{_TEXT}\n\n{self.description}".strip(),
+            description=described(_TEXT, [], self.description),
             deps=[],
             kinds=frozenset({"safetensors"}),
             group=foreign.name,

@@ -6,14 +6,16 @@ video once.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import dagster as dg
 
 from ov_assets.checks import Check, Scope
 from ov_assets.components.stages import Stage
+from ov_assets.executor import engine
 from ov_assets.guards import (
     check_evaluation,
     check_result,
@@ -21,13 +23,18 @@ from ov_assets.guards import (
     refuse_after_failed_checks,
     refuse_failed_upstream,
 )
+from ov_assets.inputs import described
+from ov_assets.jobs import as_failure, still_locked
 from ov_assets.metadata import report_metadata
+from ov_assets.needs import Need, need_of_workers
 from ov_assets.orphans import ending_with_run_worker
+from ov_assets.pictures import past_speeds
 from ov_assets.versions import code_version, data_version, describe_change, last_data_version
-from ov_model.errors import OvError, UsageError
+from ov_model.errors import LockedError, OvError, UsageError
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import Report
+from ov_model.lake.urls import Location
 
 StepEvent = dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation
 
@@ -88,21 +95,30 @@ class Lane:
             ],
             can_subset=True,
             pool=stages[0].pool,
+            op_tags=self.need(stages[0]).op_tags,
+            retry_policy=engine().retry,
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
                 with ending_with_run_worker():
                     yield from self._run(context, stages)
+            except LockedError as error:
+                raise still_locked(context, error) from error
             except OvError as error:
-                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+                raise as_failure(error) from error
 
         return step
 
+    def need(self, stage: Stage) -> Need:
+        """What a step of this stage takes."""
+        return need_of_workers(self.dataset.spec.run) if stage.reads_media else Need()
+
     def _spec(self, stage: Stage) -> dg.AssetSpec:
+        deps = [self.key(upstream) for upstream in stage.deps]
         return dg.AssetSpec(
             self.key(stage.name),
-            deps=[self.key(upstream) for upstream in stage.deps],
-            description=f"{stage.description}\n\n{self.description}".strip(),
+            deps=deps,
+            description=described(stage.description, deps, self.description),
             group_name=self.name,
             kinds=set(stage.kinds),
             owners=self.owners,
@@ -122,6 +138,17 @@ class Lane:
             if stage.name in chosen:
                 self._refuse(context.instance, stage, [dep for dep in stage.deps if dep not in chosen], shard)
         reports = self._reports(chosen, shard)
+        with self.dataset.on_disk(_looked_at(stages), shard) as seen:
+            for event in replace(self, dataset=seen)._events(context, stages, reports, shard):
+                yield placed(event, self.dataset.spec.root, seen.spec.root)
+
+    def _events(
+        self,
+        context: dg.AssetExecutionContext,
+        stages: Sequence[Stage],
+        reports: Mapping[str, Report],
+        shard: Shard | None,
+    ) -> Iterator[StepEvent]:
         for stage in stages:
             key = self.key(stage.name)
             results = [
@@ -132,7 +159,9 @@ class Lane:
                 report = reports[stage.name]
                 version = data_version(self.dataset, report, shard)
                 before = last_data_version(context.instance, key, shard and shard.key)
-                metadata = report_metadata(self.dataset, report, shard, describe_change(before, version))
+                speeds = past_speeds(context.instance, key, shard and shard.key)
+                change = describe_change(before, version)
+                metadata = report_metadata(self.dataset, report, shard, change, speeds)
                 context.log.info(f"{key.to_user_string()}: {metadata['work']}; {metadata['change']}")
                 yield dg.MaterializeResult(
                     asset_key=key, data_version=dg.DataVersion(version), metadata=metadata, check_results=results
@@ -152,7 +181,10 @@ class Lane:
         """Checks alone, without a partition, as the UI's Execute asks for: one evaluation per shard, failures last."""
         for stage in stages:
             for check in self._chosen_checks(context, stage):
-                findings = [(check.run(self._scope(stage, shard)), shard) for shard in self.dataset.shards]
+                findings = []
+                for shard in self.dataset.shards:
+                    with self.dataset.on_disk(_looked_at([stage]), shard) as seen:
+                        findings.append((check.run(replace(self, dataset=seen)._scope(stage, shard)), shard))
                 for finding, shard in sorted(findings, key=lambda pair: not pair[0].passed):
                     yield check_evaluation(
                         finding, self.key(stage.name), check.name, blocking=check.blocking, partition=shard.key
@@ -189,6 +221,26 @@ class Lane:
             else:
                 reports[name] = getattr(dataset, name)(_need(shard))
         return reports
+
+
+def _looked_at(stages: Sequence[Stage]) -> list[str]:
+    """The stages whose outputs the checks of some stages open."""
+    return [name for stage in stages for name in (stage.name, *stage.deps)]
+
+
+def placed(event: StepEvent, root: Location, copy: Location) -> StepEvent:
+    """An event whose metadata names files by where they are, where it was made from a copy."""
+
+    def name(value: Any) -> Any:
+        if isinstance(value, dg.PathMetadataValue):
+            return dg.MetadataValue.path(name(value.path))
+        if isinstance(value, str) and value.startswith(f"{copy}/"):
+            return f"{root}{value.removeprefix(str(copy))}"
+        return value
+
+    if root == copy or not isinstance(event, dg.MaterializeResult):
+        return event
+    return event._replace(metadata={key: name(value) for key, value in (event.metadata or {}).items()})
 
 
 def _need(shard: Shard | None) -> Shard:

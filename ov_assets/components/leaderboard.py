@@ -8,12 +8,13 @@ import polars as pl
 
 from ov_assets.components.benchmark_set import BenchmarkSet
 from ov_assets.components.step import StepAsset
-from ov_assets.curves import png_markdown, smaller_png
 from ov_assets.environment import lake_root
+from ov_assets.inputs import described
 from ov_assets.metadata import Product
-from ov_assets.previews import BUDGET_BYTES
+from ov_assets.previews import BUDGET_BYTES, plot
 from ov_model.eval.leaderboard import CSV, MEASURED, PARQUET, PLAIN, PLOT, as_table, read_scores, write_board
 from ov_model.lake.files import hash_json
+from ov_model.plots import smaller_png
 
 LEADERBOARD = dg.AssetKey(["leaderboard"])
 LEADERBOARD_VERSION = 1
@@ -35,10 +36,11 @@ _COLUMNS = dg.TableSchema(
 def leaderboard(benchmarks: BenchmarkSet, runs: Sequence[str], owners: Sequence[str]) -> StepAsset:
     """The asset over the scores of `runs`."""
     folder = lake_root() / LEADERBOARD.path[-1]
+    deps = [dg.AssetKey([run, "scores"]) for run in runs]
     return StepAsset(
         key=LEADERBOARD,
-        description=_TEXT,
-        deps=[dg.AssetKey([run, "scores"]) for run in runs],
+        description=described(_TEXT, deps),
+        deps=deps,
         kinds=frozenset({"csv", "parquet"}),
         group=benchmarks.name,
         code_version=str(LEADERBOARD_VERSION),
@@ -69,6 +71,6 @@ def make_leaderboard(roots: Sequence[Path], folder: Path) -> Product:
     }
     picture = smaller_png((folder / PLOT).read_bytes())
     if len(picture) < BUDGET_BYTES // 2:
-        metadata["over time"] = dg.MetadataValue.md(png_markdown(picture, "scores over time"))
+        metadata["over time"] = plot(picture, "scores over time")
     lasting = [name for name in board.columns if name not in _VOLATILE]
     return Product(hash_json(board.select(lasting).rows())[:16], metadata)

@@ -10,11 +10,16 @@ from ov_assets.checks import MIXTURE_CHECKS, check_mixture
 from ov_assets.components.lookup import find_lane
 from ov_assets.components.stages import TRAINING_ROW
 from ov_assets.environment import lake_root
+from ov_assets.executor import engine
 from ov_assets.guards import check_result, check_spec
+from ov_assets.inputs import described
 from ov_assets.metadata import mixture_metadata
+from ov_assets.needs import Need
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError
 from ov_model.lake.mixture import MixtureSource, MixtureSpec, mix
+
+_TEXT = "Rows of several datasets in one training JSONL: of each as many as its weight or count says, by a seed."
 
 
 class MixtureDataset(dg.Model, dg.Resolvable):
@@ -61,14 +66,15 @@ class Mixture(dg.Component, dg.Model, dg.Resolvable):
         """The asset `<name>/mixture`."""
         spec = self.spec(name, jsonls)
         key = dg.AssetKey([name, "mixture"])
+        deps = [dg.AssetKey([dataset, "train_jsonl"]) for dataset in jsonls]
 
         @dg.multi_asset(
             name=f"{name}__mixture",
             specs=[
                 dg.AssetSpec(
                     key,
-                    deps=[dg.AssetKey([dataset, "train_jsonl"]) for dataset in jsonls],
-                    description=f"Training rows of {', '.join(jsonls)}.\n\n{self.description}".strip(),
+                    deps=deps,
+                    description=described(_TEXT, deps, self.description),
                     group_name=name,
                     kinds={"json"},
                     owners=self.owners,
@@ -79,6 +85,8 @@ class Mixture(dg.Component, dg.Model, dg.Resolvable):
             ],
             check_specs=[check_spec(key, check_name, text) for check_name, text in MIXTURE_CHECKS.items()],
             can_subset=True,
+            op_tags=Need().op_tags,
+            retry_policy=engine().retry,
         )
         def mixture(
             context: dg.AssetExecutionContext,

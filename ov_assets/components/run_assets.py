@@ -9,8 +9,11 @@ import dagster as dg
 
 from ov_assets.checks import Finding
 from ov_assets.evaluation import Source
+from ov_assets.executor import engine
 from ov_assets.guards import check_result, check_spec, refuse_after_failed_checks
+from ov_assets.inputs import described
 from ov_assets.jobs import as_failure
+from ov_assets.needs import Need
 from ov_assets.training import PROJECTOR_FILE, Made, Stage, Trainer, TrainingData, check_export, measure
 from ov_assets.versions import describe_change, last_data_version
 from ov_model.errors import OvError
@@ -41,6 +44,7 @@ class RunAssets:
     lengths_home: Path
     pool: str | None
     retry: dg.RetryPolicy
+    need: Need = field(default_factory=Need)
     description: str = ""
     owners: Sequence[str] = field(default_factory=tuple)
 
@@ -84,7 +88,7 @@ class RunAssets:
         spec = dg.AssetSpec(
             key,
             deps=deps,
-            description=f"{_TEXTS[name]}\n\n{self.description}".strip(),
+            description=described(_TEXTS[name], deps, self.description),
             group_name=self.name,
             kinds=_KINDS[name],
             owners=self.owners,
@@ -103,7 +107,8 @@ class RunAssets:
             ],
             can_subset=True,
             pool=None if stage is None else self.pool,
-            retry_policy=None if stage is None else self.retry,
+            op_tags=(Need() if stage is None else self.need).op_tags,
+            retry_policy=engine().retry if stage is None else self.retry,
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             made = None

@@ -21,7 +21,9 @@ from ov_assets.evaluation import (
     check_signals,
 )
 from ov_assets.guards import refuse_after_failed_checks
+from ov_assets.inputs import described
 from ov_assets.metadata import Product
+from ov_assets.needs import NeedAttributes, need_of_processes
 from ov_model.errors import UsageError
 from ov_model.lake.files import hash_json
 
@@ -56,7 +58,8 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
 
     `visual: both` scores mosaics and plain frames. `python`: interpreter of another environment that has ov-lake's
     extra `eval` and dagster-pipes; None is this one. `retries`: of a process that was killed, going on after the last
-    answer. `observe_every`: seconds between observations.
+    answer. `observe_every`: seconds between observations. `need`: what scoring takes of a cluster's machine [a GPU a
+    process, unless `device` is cpu].
     """
 
     visual: Literal["codec", "frames", "both"] = "codec"
@@ -73,6 +76,7 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
     retries: int = 2
     retry_delay: float = 5.0
     observe_every: float = 10.0
+    need: NeedAttributes = NeedAttributes()
 
     def step(
         self,
@@ -92,10 +96,11 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             if value is not None and value < least:
                 raise UsageError(f"scores of {source.name}: {name} is {value}; it must be at least {least}")
         evaluator = self.evaluator(source, benchmarks, project)
+        deps = [source.asset, benchmarks.videos, benchmarks.assets]
         return StepAsset(
             key=evaluator.asset,
-            description=f"{_TEXT}\n\n{description}".strip(),
-            deps=[source.asset, benchmarks.videos, benchmarks.assets],
+            description=described(_TEXT, deps, description),
+            deps=deps,
             kinds=frozenset({"parquet"}),
             group=source.name,
             code_version=self._code_version(evaluator),
@@ -108,6 +113,7 @@ class ScoresAttributes(dg.Model, dg.Resolvable):
             config=CONFIG,
             owners=owners,
             pool=self.pool,
+            need=self.need.over(need_of_processes(self.num_processes or 1, 2, gpus=self.device != "cpu")),
             retry=dg.RetryPolicy(max_retries=self.retries, delay=self.retry_delay),
         )
 

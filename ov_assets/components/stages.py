@@ -39,7 +39,10 @@ TRAINING_ROW = _columns(
 
 @dataclass(frozen=True)
 class Stage:
-    """One asset of a lane. `step`: stages of one name run as one. `deps`: what it builds on, what it reads first."""
+    """One asset of a lane. `step`: stages of one name run as one. `deps`: what it builds on, what it reads first.
+
+    `reads_media`: in the dataset's workers.
+    """
 
     name: str
     step: str
@@ -50,6 +53,7 @@ class Stage:
     checks: tuple[Check, ...]
     sharded: bool = True
     pool: str | None = None
+    reads_media: bool = False
 
 
 RECORDS = Stage(
@@ -77,6 +81,7 @@ RAW_VIDEOS = Stage(
         ("content_hash", "str", "SHA-256 of the file"),
     ),
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT),
+    reads_media=True,
 )
 VISIDX = Stage(
     "visidx",
@@ -87,6 +92,7 @@ VISIDX = Stage(
     columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, ONE_SIGNAL),
     pool="decode",
+    reads_media=True,
 )
 MOSAICS = Stage(
     "mosaics",
@@ -97,6 +103,7 @@ MOSAICS = Stage(
     columns=_POSITIONS,
     checks=(COUNTS_AGREE, FAILURES_UNDER_LIMIT, POSITIONS_VALID, IMAGES_OPEN),
     pool="decode",
+    reads_media=True,
 )
 TRAINING_JSONL = Stage(
     "training_jsonl",

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from ov_assets.checks import Finding
+from ov_assets.executor import engine
 from ov_assets.guards import check_evaluation, check_result, check_spec, refuse_after_failed_checks
-from ov_assets.jobs import as_failure
+from ov_assets.jobs import as_failure, still_locked
 from ov_assets.metadata import Product
+from ov_assets.needs import Need
 from ov_assets.orphans import ending_with_run_worker
 from ov_assets.versions import describe_change, last_data_version
-from ov_model.errors import OvError, UpstreamError
+from ov_model.errors import LockedError, OvError, UpstreamError
 
 StepEvent = dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation
 
@@ -37,6 +39,7 @@ class StepAsset:
         make: makes it, of one partition.
         there: whether something was made of a partition, so that checks have something to look at.
         config: fields of the run's configuration, for `make` to read.
+        need: what its step takes; retry: of a step that failed or was lost [default: of one that was lost].
     """
 
     key: dg.AssetKey
@@ -54,6 +57,7 @@ class StepAsset:
     config: Mapping[str, dg.Field] = field(default_factory=dict)
     owners: Sequence[str] = ()
     pool: str | None = None
+    need: Need = field(default_factory=Need)
     retry: dg.RetryPolicy | None = None
 
     def definition(self) -> dg.AssetsDefinition:
@@ -81,13 +85,16 @@ class StepAsset:
             ],
             can_subset=True,
             pool=self.pool,
-            retry_policy=self.retry,
+            op_tags=self.need.op_tags,
+            retry_policy=self.retry or engine().retry,
             config_schema=dict(self.config),
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
                 with ending_with_run_worker():
                     yield from self._run(context)
+            except LockedError as error:
+                raise still_locked(context, error) from error
             except OvError as error:
                 raise as_failure(error) from error
 

@@ -16,6 +16,7 @@ from ov_assets.components.run_assets import CHECKPOINT, PROJECTOR, TOKEN_LENGTHS
 from ov_assets.components.scores import ScoresAttributes
 from ov_assets.components.stages import VIDEO_STAGES
 from ov_assets.environment import lake_root
+from ov_assets.needs import NeedAttributes, need_of_processes
 from ov_assets.training import Stage, Trainer, TrainingData
 from ov_model.errors import UsageError
 from ov_model.lake.files import hash_json
@@ -46,7 +47,8 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
     counts as a change. `python`: interpreter of another environment that has ov-lake's extra `train` and
     dagster-pipes; None is this one. Paths are absolute, or relative to the project. A stage that failed or was
     killed is tried `retries` times again, from its last checkpoint. `observe_every`: seconds between observations.
-    `scores`: how the checkpoint is scored, where the project has benchmarks.
+    `scores`: how the checkpoint is scored, where the project has benchmarks. `need`: what a training takes of a
+    cluster's machine [a GPU a process, its decoding processes' CPUs].
     """
 
     data: str
@@ -58,6 +60,7 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
     retries: int = 2
     retry_delay: float = 5.0
     observe_every: float = 10.0
+    need: NeedAttributes = NeedAttributes()
     scores: ScoresAttributes = ScoresAttributes()
     description: str = ""
     owners: Sequence[str] = ()
@@ -90,6 +93,7 @@ class TrainingRun(dg.Component, dg.Model, dg.Resolvable):
             lengths_home=home / TOKEN_LENGTHS,
             pool=self.pool,
             retry=dg.RetryPolicy(max_retries=self.retries, delay=self.retry_delay),
+            need=self.need.over(need_of_processes(self.nproc, 1 + max(projector.data.workers, full.data.workers))),
             description=self.description,
             owners=tuple(self.owners),
         )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ class Choice:
     pos_K3: int32 [K, 3]; the last `repeated` rows are copies. frame_ids_T: int32 [T] display indices.
     signal_method: how its residual was got (coefficients, prediction error, ...).
     score_THW: float32 [T, G, G]. contents: frame index -> uint8 [Hn, Wn, 3], only when asked for.
-    pictures: how many sampled frames are I, P, B. intra_share: share of the chosen t>0 patches that lie in I-frames.
+    picture_T: I, P or B of each; pictures: how many are which. intra_share: share of the chosen t>0 patches that lie
+    in I-frames.
     """
 
     pos_K3: NDArray[np.int32]
@@ -99,9 +101,18 @@ class Choice:
     info: VideoInfo
     n_frames: int
     damaged: bool
+    picture_T: NDArray[np.str_]
     pictures: dict[str, int]
     intra_share: float
     contents: dict[int, NDArray[np.uint8]]
+
+    def over_time(self) -> dict[str, Any]:
+        """What the meta files say of each sampled frame: its mean score over the picture's patches, and I, P or B."""
+        energy_T = self.score_THW[:, self.valid_HW].mean(axis=1) if self.valid_HW.any() else self.score_THW.mean((1, 2))
+        return {
+            "energy_by_frame": [round(float(energy), 5) for energy in energy_T],
+            "picture_by_frame": "".join(self.picture_T.tolist()),
+        }
 
 
 def choose_patches(
@@ -214,6 +225,7 @@ def _choose(video: Video, options: ChooseOptions, rules: Rules, keep_frames: boo
         info=info,
         n_frames=len(video.index),
         damaged=video.damaged,
+        picture_T=picture_T,
         pictures=dict(sorted(Counter(picture_T.tolist()).items())),
         intra_share=round(float((picture_T[later] == "I").mean()), 4) if later.size else 0.0,
         contents=contents,

@@ -21,14 +21,13 @@ from ov_model.eval.offline import Asset, OfflineIndex, candidate_keys, family
 from ov_model.geometry import Geometry
 from ov_model.lake.files import atomic_write, hash_json
 from ov_model.lake.ledger import read_ledger
-from ov_model.lake.media import hash_media, known_hashes
+from ov_model.lake.media import State, hash_media, known_hashes
 
 log = logging.getLogger(__name__)
 
 HIT = "hit"
 UNREADABLE = "unreadable"
 _HASHES = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64, "content_hash": pl.String}
-State = tuple[str, int, int]
 
 
 @dataclass(frozen=True)

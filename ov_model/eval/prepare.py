@@ -28,6 +28,7 @@ from ov_model.eval.state import State, has_size
 from ov_model.eval.tasks import questions_cache, task_folder
 from ov_model.lake.files import hash_file, hash_json, remove_temporaries
 from ov_model.lake.lock import ShardLock
+from ov_model.lake.progress import ByteProgress
 
 logger = logging.getLogger(__name__)
 LOCK = ".prepare.lock"
@@ -229,7 +230,9 @@ class _Preparation:
                 if name in self.state.archives and self.state.archives[name]["parts"] != oids:
                     self._forget(name)
                 self._fetch(repository, files, self.places.archives)
-                members = extract([self.places.archives / path for path in paths], self.places.videos, taken=taken)
+                parts = [self.places.archives / path for path in paths]
+                with ByteProgress(f"{self.places.benchmark.name}: unpacking {name}", _size(files)) as bar:
+                    members = extract(parts, self.places.videos, taken=taken, progress=bar.advance)
                 self.state.archives[name] = {
                     "parts": oids,
                     "members": [[member.path, member.size] for member in members],

@@ -52,6 +52,7 @@ def asset_meta(
         **identity,
         "signal": choice.signal,
         "signal_method": choice.signal_method,
+        **choice.over_time(),
         "repeated_tail": choice.repeated,
         "damaged": choice.damaged,
         "options": asdict(options),

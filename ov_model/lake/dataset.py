@@ -14,7 +14,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,14 @@ import polars as pl
 from ov_model.codec.choose import ChooseOptions
 from ov_model.errors import MissingVisidx, SampleError, UpstreamError, UsageError
 from ov_model.lake.files import hash_file, hash_json
-from ov_model.lake.index import build_index, index_path, read_index
+from ov_model.lake.index import ROWS, build_index, index_path, read_index
 from ov_model.lake.jsonl import training_row, write_lines, write_training_jsonl
-from ov_model.lake.layout import Shard, ledger_path
+from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import (
     DUPLICATE,
     FAILED,
     OK,
     PASSED,
-    Ledger,
     Report,
     Row,
     read_ledger,
@@ -40,7 +41,9 @@ from ov_model.lake.ledger import (
 )
 from ov_model.lake.media import MediaPolicy
 from ov_model.lake.records import Record
+from ov_model.lake.remote_ledger import open_ledger, pull_ledger
 from ov_model.lake.run import run_shard
+from ov_model.lake.scratch import Scratch, local_copy
 from ov_model.lake.stages import (
     MOSAICS,
     RAW,
@@ -51,6 +54,9 @@ from ov_model.lake.stages import (
     VisidxStage,
     ref_from_row,
 )
+from ov_model.lake.store import RemoteStore, Store, open_store
+from ov_model.lake.tombstones import REMOVED
+from ov_model.lake.urls import Location, Url, location, need_path
 from ov_model.lake.workers import RunOptions
 from ov_model.mosaic.write import PackOptions
 
@@ -63,19 +69,21 @@ STAGES = (RECORDS, RAW, VISIDX, MOSAICS, TRAINING_JSONL, TRAIN_JSONL)
 class DatasetSpec:
     """What makes a dataset: its raw file, its folder in the lake, its shards and the options of its stages.
 
-    paths: how train.jsonl names files, `absolute` (the reference's loader needs it) or `relative` to the root.
+    Raw file, media and root may lie behind URLs. paths: how train.jsonl names files, `absolute` (the reference's loader
+    needs it) or `relative` to the root. scratch: where copies of what is behind URLs go.
     """
 
     name: str
-    dataset_path: Path
-    root: Path
+    dataset_path: Location
+    root: Location
     num_shards: int = 4
-    media_root: Path | None = None
-    allowed_roots: tuple[Path, ...] = ()
+    media_root: Location | None = None
+    allowed_roots: tuple[Location, ...] = ()
     choose: ChooseOptions = field(default_factory=ChooseOptions)
     pack: PackOptions = field(default_factory=PackOptions)
     run: RunOptions = field(default_factory=RunOptions)
     paths: str = "absolute"
+    scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
         if self.num_shards < 1:
@@ -95,17 +103,37 @@ class Dataset:
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
-        self.root = spec.root
         self.shards = [Shard(i, spec.num_shards) for i in range(spec.num_shards)]
+
+    @property
+    def root(self) -> Path:
+        """The root as a folder.
+
+        Raises:
+            UsageError: it is behind a URL.
+        """
+        return need_path(self.spec.root, f"the root of dataset {self.spec.name}")
+
+    @cached_property
+    def store(self) -> Store:
+        """The root, wherever it is."""
+        return open_store(self.spec.root, self.spec.scratch)
 
     # -- assets -------------------------------------------------------------------------------------------------
 
     def index_records(self) -> Report:
         """records: stream the raw dataset into one index file per shard."""
         start = time.perf_counter()
-        rows = build_index(self.spec.dataset_path, self._records, self.spec.num_shards)
-        bad = rows.filter(pl.col("kind") == "bad").height
+        keys = [f"{RECORDS}/{shard.key}.jsonl" for shard in self.shards] + [f"{RECORDS}/{ROWS}"]
+        before = [self.store.pull(key).stat().st_mtime_ns if self.store.pull(key).exists() else 0 for key in keys]
+        self.store.pull(f"{RECORDS}/{REMOVED}")
+        with local_copy(self.spec.dataset_path, self.spec.scratch) as raw:
+            rows = build_index(raw, self._records, self.spec.num_shards)
         outputs = [index_path(self._records, shard) for shard in self.shards]
+        for key, was in zip(keys, before, strict=True):
+            if (self.store.local / key).stat().st_mtime_ns != was:
+                self.store.push(key)
+        bad = rows.filter(pl.col("kind") == "bad").height
         return Report(
             stage=RECORDS,
             rows=rows.height,
@@ -128,7 +156,7 @@ class Dataset:
 
     def raw_videos(self, shard: Shard) -> Report:
         """raw_videos: find, hash and probe each medium of a shard."""
-        return self._run(shard, [RawStage(self.root)])[RAW]
+        return self._run(shard, [RawStage(self.store)])[RAW]
 
     def visidx(self, shard: Shard) -> Report:
         """visidx: choose the patches of a shard's videos."""
@@ -151,10 +179,11 @@ class Dataset:
         start = time.perf_counter()
         if self._has_videos(shard):
             self._require(MOSAICS, shard)
-        path = self.root / "jsonl" / f"{shard.key}.jsonl"
+        key = f"jsonl/{shard.key}.jsonl"
+        path = self.store.local / key
         mosaics = {row["key"]: Row(**row) for row in self.ledger(MOSAICS, shard).iter_rows(named=True)}
         config_hash = self.code_version(TRAINING_JSONL)
-        with Ledger(self.root, TRAINING_JSONL, shard) as ledger:
+        with open_ledger(self.store, TRAINING_JSONL, shard) as ledger:
             reused = 0
             seen: set[str] = set()
             for record in self.records(shard):
@@ -170,6 +199,7 @@ class Dataset:
                     ledger.append(row)
             frame = ledger.compact(keep_unseen=False)
             summary = write_training_jsonl(path, self.records(shard), frame, self._jsonl_row)
+            self.store.push(key)
         report = summarize(
             frame,
             stage=TRAINING_JSONL,
@@ -189,15 +219,16 @@ class Dataset:
             UpstreamError: a shard's JSONL is missing (unless allowed).
         """
         start = time.perf_counter()
-        parts = [self.root / "jsonl" / f"{shard.key}.jsonl" for shard in self.shards]
+        parts = [self.store.pull(f"jsonl/{shard.key}.jsonl") for shard in self.shards]
         missing = [part.name for part in parts if not part.exists()]
         if missing and not allow_missing:
             raise UpstreamError(
                 f"dataset {self.spec.name}: {', '.join(missing)} missing; materialize their training_jsonl first"
             )
-        out = self.root / "train.jsonl"
+        out = self.store.local / "train.jsonl"
         frames = [self.ledger(TRAINING_JSONL, shard) for shard in self.shards]
         write_lines(out, self._merged_lines(parts, frames))
+        self.store.push(out.name)
         frame = pl.concat(frames)
         report = summarize(
             frame,
@@ -219,15 +250,16 @@ class Dataset:
         Raises:
             UpstreamError: the index has not been made.
         """
-        if not index_path(self._records, shard).exists():
+        if not self.store.pull(f"{RECORDS}/{shard.key}.jsonl").exists():
             raise UpstreamError(
-                f"dataset {self.spec.name}: no index of {shard.key} below {self._records}; materialize records first"
+                f"dataset {self.spec.name}: no index of {shard.key} below {self.spec.root / RECORDS}; "
+                "materialize records first"
             )
         return read_index(self._records, shard)
 
     def ledger(self, stage: str, shard: Shard) -> pl.DataFrame:
         """A stage's ledger of a shard; empty when it never ran."""
-        return read_ledger(ledger_path(self.root, stage, shard))
+        return read_ledger(pull_ledger(self.store, stage, shard))
 
     def code_version(self, stage: str) -> str:
         """Changes with every option, of this stage or upstream of it, that changes bytes."""
@@ -242,25 +274,56 @@ class Dataset:
             options.append(self.spec.paths)
         return hash_json([stage, options])[:16]
 
+    @contextmanager
+    def on_disk(self, stages: Sequence[str], shard: Shard | None) -> Iterator[Dataset]:
+        """This dataset, to be looked at: where its root is behind a URL, one whose root is a copy on a local disk.
+
+        The copy has the index, the ledgers and the JSONL of a shard (None: of all), and what `stages` made of it; that
+        goes when the context ends.
+        """
+        store = self.store
+        if not isinstance(store, RemoteStore):
+            yield self
+            return
+        shards = self.shards if shard is None else [shard]
+        keys = [f"{RECORDS}/{ROWS}", "train.jsonl"]
+        outputs: list[str] = []
+        for part in shards:
+            keys += [f"{RECORDS}/{part.key}.jsonl", f"jsonl/{part.key}.jsonl"]
+            for stage in (RAW, VISIDX, MOSAICS, TRAINING_JSONL):
+                rows = self.ledger(stage, part)
+                if stage in stages and stage != TRAINING_JSONL:
+                    outputs += rows.filter(pl.col("status") == OK)["outputs"].explode().drop_nulls().to_list()
+        try:
+            store.pull_all([*keys, *outputs])
+            yield Dataset(replace(self.spec, root=store.local))
+        finally:
+            for key in outputs:
+                (store.local / key).unlink(missing_ok=True)
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     @property
     def _records(self) -> Path:
-        return self.root / RECORDS
+        return self.store.local / RECORDS
+
+    @property
+    def _policy(self) -> MediaPolicy:
+        spec = self.spec
+        return MediaPolicy(spec.dataset_path, spec.media_root, spec.allowed_roots, spec.scratch)
 
     def _run(self, shard: Shard, stages: Sequence[RawStage | VisidxStage | MosaicsStage]) -> dict[str, Report]:
         spec = self.spec
-        policy = MediaPolicy(spec.dataset_path, spec.media_root, spec.allowed_roots)
-        hints = [ledger_path(self.root, stage, shard) for stage in (RAW, VISIDX)]
+        hints = [pull_ledger(self.store, stage, shard) for stage in (RAW, VISIDX)]
         title = f"{spec.name}/{'+'.join(stage.name for stage in stages)} {shard.key}"
-        return run_shard(self.records(shard), stages, shard, policy, spec.run, hints=hints, title=title)
+        return run_shard(self.records(shard), stages, shard, self._policy, spec.run, hints=hints, title=title)
 
     def _visidx_stage(self) -> VisidxStage:
-        return VisidxStage(self.root, self.root / VISIDX, self.spec.choose)
+        return VisidxStage(self.store, self.store.local / VISIDX, self.spec.choose)
 
     def _mosaics_stage(self, shard: Shard | None) -> MosaicsStage:
         rows: dict[str, Row] = {}
-        folder = self.root / "images"
+        folder = self.store.local / "images"
         if shard is not None:
             folder = folder / f"shard{shard.index:02d}"
             rows = {row["key"]: Row(**row) for row in self.ledger(VISIDX, shard).iter_rows(named=True)}
@@ -269,9 +332,9 @@ class Dataset:
             row = rows.get(record.key)
             if row is None:
                 raise MissingVisidx(f"{record.id}: stage 1 has no row for it; materialize visidx of its shard first")
-            return ref_from_row(row, self.root)
+            return ref_from_row(row, self.store.local)
 
-        return MosaicsStage(self.root, folder, self.spec.pack, find)
+        return MosaicsStage(self.store, folder, self.spec.pack, find)
 
     def _require(self, stage: str, shard: Shard) -> None:
         """Refuse to build on a stage that has not seen all of a shard's records."""
@@ -293,8 +356,7 @@ class Dataset:
             if record.error is not None:
                 raise record.error
             if record.kind == "image":
-                policy = MediaPolicy(self.spec.dataset_path, self.spec.media_root, self.spec.allowed_roots)
-                row.outputs = [self._relative(policy.resolve(image)) for image in record.images]
+                row.outputs = [self._relative(self._policy.find(image)) for image in record.images]
                 row.status = PASSED
             elif record.kind == "text":
                 row.status = PASSED
@@ -315,8 +377,11 @@ class Dataset:
             return training_row(record, [], self.spec.pack.geometry.num_images, lambda _: next(images))
         return training_row(record, outputs, self.spec.pack.geometry.num_images, str)
 
-    def _relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.root)).as_posix()
+    def _relative(self, place: Location) -> str:
+        """How a shard's JSONL names an image; what is not on the root's side of the network, in full."""
+        if isinstance(place, Url) or isinstance(self.spec.root, Url):
+            return str(place)
+        return Path(os.path.relpath(place, self.root)).as_posix()
 
     def _merged_lines(self, parts: list[Path], frames: list[pl.DataFrame]) -> Iterator[bytes]:
         """Rows of all parts in row order; a part's lines are in its ledger's order."""
@@ -337,10 +402,17 @@ class Dataset:
         for name in ("image", "positions_thw"):
             value = row.get(name)
             if isinstance(value, str):
-                row[name] = os.path.abspath(self.root / value)
+                row[name] = self._absolute(value)
             elif value is not None:
-                row[name] = [os.path.abspath(self.root / item) for item in value]
+                row[name] = [self._absolute(item) for item in value]
         return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+    def _absolute(self, name: str) -> str:
+        place = location(name)
+        if isinstance(place, Url) or place.is_absolute():
+            return name
+        root = self.spec.root
+        return os.path.abspath(root / name) if isinstance(root, Path) else str(root / name)
 
 
 def _same(prior: Row, row: Row) -> bool:

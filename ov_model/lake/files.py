@@ -59,7 +59,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON atomically."""
-    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=2).encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as indented JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=2).encode()
 
 
 def array_bytes(array: NDArray[Any]) -> bytes:

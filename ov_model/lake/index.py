@@ -17,6 +17,7 @@ import polars as pl
 
 from ov_model.lake.files import atomic_write, hash_file
 from ov_model.lake.layout import Shard, shard_of
+from ov_model.lake.ledger import write_parquet
 from ov_model.lake.records import BAD_FIELD, ROW_FIELD, Record, read_records
 from ov_model.lake.tombstones import Tombstones
 
@@ -60,8 +61,7 @@ def build_index(dataset_path: Path, folder: Path, num_shards: int) -> pl.DataFra
     stored = rows.select("row", "content", "occurrence", "identity", "nth", "shard")
     previous = folder / ROWS
     if not (previous.exists() and pl.read_parquet(previous).equals(stored)):
-        with atomic_write(previous) as stream:
-            stored.write_parquet(stream)
+        write_parquet(previous, stored)
     return rows.filter(~pl.col("removed")).drop("removed")
 
 

@@ -1,7 +1,8 @@
 """What is done: one row per sample in a Parquet file per stage and shard, and a journal while the shard runs.
 
 Each finished sample is one fsynced line of the journal; `compact` folds it into the Parquet file. Reading takes both
-and drops a torn last line, so a run killed at any instant loses at most the samples that were in flight.
+and drops a torn last line, so a run killed at any instant loses at most the samples that were in flight. A line carries
+its writer's fencing number: once a later writer has written, late lines of one that lost its lock do not count.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -24,9 +26,9 @@ import polars as pl
 from typing_extensions import Self
 
 from ov_model.errors import SampleError
-from ov_model.lake.files import atomic_write, hash_json, remove_temporaries, sync_folder
+from ov_model.lake.files import atomic_write, hash_json, remove_temporaries, sync_folder, write_bytes
 from ov_model.lake.layout import Shard, ledger_path
-from ov_model.lake.lock import ShardLock, refuse_live_owner
+from ov_model.lake.lock import ShardLock, WriterLock, refuse_live_owner
 
 OK, PASSED, FAILED, DUPLICATE, SKIPPED = "ok", "passed", "failed", "duplicate", "skipped"
 REFERENCE = "reference"
@@ -43,6 +45,7 @@ SCHEMA: dict[str, Any] = {
     "path": pl.String,
     "size": pl.Int64,
     "mtime_ns": pl.Int64,
+    "etag": pl.String,
     "content_hash": pl.String,
     "input_hash": pl.String,
     "config_hash": pl.String,
@@ -60,7 +63,7 @@ SCHEMA: dict[str, Any] = {
     "versions": pl.String,
     "finished_at": pl.String,
 }
-VOLATILE = ("computed", "attempts", "seconds", "host", "versions", "finished_at", "mtime_ns")
+VOLATILE = ("computed", "attempts", "seconds", "host", "versions", "finished_at", "mtime_ns", "etag")
 COUNTED = ("row", "key", "id", "media", "status", "reason", "signal", "config_hash", "output_hash", "bytes")
 _COMPARED = ("key", "row", "status", "reason", "detail", "input_hash", "config_hash")
 _BLOCK = 1 << 14
@@ -81,6 +84,7 @@ class Row:
     path: str = ""
     size: int = 0
     mtime_ns: int = 0
+    etag: str = ""
     content_hash: str = ""
     input_hash: str = ""
     config_hash: str = ""
@@ -199,7 +203,7 @@ class Ledger:
         self.root, self.stage, self.shard = root, stage, shard
         self.path = ledger_path(root, stage, shard)
         self.journal = self.path.with_suffix(".journal.jsonl")
-        self.lock = ShardLock(self.path.with_suffix(".lock"))
+        self.lock: WriterLock = ShardLock(self.path.with_suffix(".lock"), self.path.with_suffix(".fence"))
         self._stream: Any = None
         self._fresh: dict[str, Row] = {}
         self._kept: set[str] = set()
@@ -208,6 +212,7 @@ class Ledger:
     def __enter__(self) -> Self:
         self.lock.__enter__()
         try:
+            self._fetch()
             remove_temporaries(self.path.parent)
             self._stored = Stored(self.path)
             self._elsewhere = self._rows_elsewhere()
@@ -230,6 +235,9 @@ class Ledger:
                 self.journal.unlink()
         finally:
             self.lock.__exit__(kind, value, trace)
+
+    def _fetch(self) -> None:
+        """Bring `path` and its neighbors up to date before they are read: here, nothing."""
 
     def find(self, key: str) -> Row | None:
         """The row of a sample, from this run or an earlier one, or None."""
@@ -259,9 +267,12 @@ class Ledger:
             later = datetime.fromisoformat(newest) + timedelta(microseconds=1)
             row.finished_at = later.isoformat(timespec="microseconds")
         self._fresh[row.key] = row
-        self._stream.write(json.dumps(asdict(row), ensure_ascii=True).encode() + b"\n")
+        self._stream.write(self._line(row))
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+    def _line(self, row: Row) -> bytes:
+        return json.dumps({"fence": self.lock.fence, **asdict(row)}, ensure_ascii=True).encode() + b"\n"
 
     def keep(self, key: str) -> None:
         """Carry an unchanged row of an earlier run into the next ledger (nothing is written now)."""
@@ -284,8 +295,7 @@ class Ledger:
 
     def _write(self, frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.sort("row", "key")
-        with atomic_write(self.path) as stream:
-            frame.write_parquet(stream)
+        write_parquet(self.path, frame, self.lock.check)
         self._stream.truncate(0)
         os.fsync(self._stream.fileno())
         return frame
@@ -311,15 +321,32 @@ class Ledger:
         return self.journal.stat().st_size if self.journal.exists() else 0
 
     def _repair_journal(self) -> None:
-        """Cut a torn last line off, so that the next line starts on its own."""
-        if not self.journal.exists():
-            return
-        data = self.journal.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole != len(data):
-            with open(self.journal, "rb+") as stream:
-                stream.truncate(whole)
-                os.fsync(stream.fileno())
+        """Put the whole lines of a journal that was left into a new file under its name.
+
+        A torn last line is gone, and a writer that lost its lock but has the journal open writes into a file without a
+        name.
+        """
+        if self.journal.exists():
+            data = self.journal.read_bytes()
+            write_bytes(self.journal, data[: data.rfind(b"\n") + 1])
+
+
+def write_parquet(path: Path, frame: pl.DataFrame, check: Callable[[], None] | None = None) -> None:
+    """Write a frame as Parquet atomically; `check` has the last word before it takes its name.
+
+    Raises:
+        OSError: also where polars makes another error of a full disk.
+    """
+    with atomic_write(path) as stream:
+        try:
+            frame.write_parquet(stream)
+        except pl.exceptions.ComputeError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        if check is not None:
+            check()
 
 
 def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
@@ -330,8 +357,7 @@ def rewrite_ledger(path: Path, frame: pl.DataFrame) -> None:
     journal = path.with_suffix(".journal.jsonl")
     frames = [read_ledger(path)] if journal.exists() else []
     for rows in [*frames, frame]:
-        with atomic_write(path) as stream:
-            rows.select(list(SCHEMA)).sort("row", "key").write_parquet(stream)
+        write_parquet(path, rows.select(list(SCHEMA)).sort("row", "key"))
         journal.unlink(missing_ok=True)
 
 
@@ -356,9 +382,13 @@ def read_journal(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         return pl.DataFrame(schema=SCHEMA)
     rows: dict[str, Row] = {}
+    newest = 0
     for line in data.split(b"\n")[:-1]:
-        row = Row(**json.loads(line))
-        rows[row.key] = row
+        values = json.loads(line)
+        fence = values.pop("fence", 0)
+        if fence >= newest:
+            newest = fence
+            rows[values["key"]] = Row(**values)
     return to_frame(rows.values())
 
 
@@ -367,10 +397,21 @@ def _overlay(path: Path, journal: pl.DataFrame, columns: Sequence[str]) -> pl.Da
     if not path.exists():
         return journal.select(names)
     if journal.is_empty():
-        return pl.read_parquet(path, columns=names).select(names)
-    saved = pl.read_parquet(path, columns=list(dict.fromkeys([*names, "key"])))
+        return _saved(path, names).select(names)
+    saved = _saved(path, list(dict.fromkeys([*names, "key"])))
     older = saved.filter(~pl.col("key").is_in(journal["key"].to_list()))
     return pl.concat([older.select(names), journal.select(names)])
+
+
+def _saved(path: Path, names: list[str]) -> pl.DataFrame:
+    """Columns of a Parquet file; one that it lacks, written before there was the column, is empty."""
+    try:
+        return pl.read_parquet(path, columns=names)
+    except pl.exceptions.ColumnNotFoundError:
+        there = pl.read_parquet(path, columns=[name for name in names if name in pl.read_parquet_schema(path)])
+        empty = Row(0, "", "", "", "")
+        absent = [name for name in names if name not in there.columns]
+        return there.with_columns(pl.lit(getattr(empty, name), SCHEMA[name]).alias(name) for name in absent)
 
 
 @dataclass(frozen=True)

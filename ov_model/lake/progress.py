@@ -8,7 +8,15 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bar
 from typing_extensions import Self
 
@@ -69,3 +77,36 @@ class Progress:
             "%s: %d of %d samples, ok %d, failed %d, %.1f s, %.2f samples/s",
             self.title, done, self.total, self.ok, self.failed, seconds, rate,
         )  # fmt: skip
+
+
+class ByteProgress:
+    """Context manager for files that are written: a bar in bytes on a terminal, a log line every 30 s elsewhere."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, max(total, 1), 0
+
+    def __enter__(self) -> Self:
+        self._logged = time.monotonic()
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._bar = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """So many bytes more are written; `total` grows where it was an estimate."""
+        self.done += count
+        self.total = max(self.total, self.done)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, total=self.total)
+        elif time.monotonic() - self._logged > _LOG_SECONDS:
+            self._logged = time.monotonic()
+            log.info("%s: %.1f MB of about %.1f MB", self.title, self.done / 1e6, self.total / 1e6)

@@ -19,6 +19,7 @@ import ijson.backends.python as ijson_python
 from ov_model.errors import BadRecord, MissingFile, OutsideRoot, SampleError, UsageError
 from ov_model.lake.files import hash_json
 from ov_model.lake.layout import sample_key
+from ov_model.lake.urls import Location, Url, location
 
 ROW_FIELD = "_row_idx"
 BAD_FIELD = "_bad_record"
@@ -146,11 +147,11 @@ def count_placeholders(conversations: Sequence[dict[str, str]]) -> int:
 def resolve_media(
     media: str,
     *,
-    media_root: Path | None,
-    allowed_roots: Sequence[Path] = (),
-    dataset_path: Path | None = None,
-) -> Path:
-    """The file that a media path means: relative to `media_root`, else to the current folder.
+    media_root: Location | None,
+    allowed_roots: Sequence[Location] = (),
+    dataset_path: Location | None = None,
+) -> Location:
+    """The file that a media path means: relative to `media_root`, else to the current folder. A URL is not looked up.
 
     Raises:
         OutsideRoot: `media_root` or `allowed_roots` is set and the path, links followed, leads out of it.
@@ -158,24 +159,38 @@ def resolve_media(
     """
     if "\0" in media:
         raise BadRecord(f"media path {media!r} contains a NUL character")
-    roots = [root.resolve() for root in ([media_root] if media_root else []) + list(allowed_roots)]
+    roots = [*([media_root] if media_root else []), *allowed_roots]
+    place = location(media)
+    if isinstance(media_root, Url) and isinstance(place, Path) and not place.is_absolute():
+        place = media_root / media
+    if isinstance(place, Url):
+        _refuse_outside(media, place, roots, any(place.is_below(root) for root in roots if isinstance(root, Url)))
+        return place
+    folder = media_root if isinstance(media_root, Path) else None
     try:
-        real = Path(os.path.realpath((media_root or Path()) / media))
+        real = Path(os.path.realpath((folder or Path()) / place))
         found = real.exists()
     except (OSError, ValueError) as error:
         raise MissingFile(f"{media[:200]}: cannot be looked up ({error}); check the path") from error
-    if roots and not any(real.is_relative_to(root) for root in roots):
-        raise OutsideRoot(
-            f"{media}: leads to {real}, outside {', '.join(map(str, roots))}; move it inside, or allow its folder "
-            "with allowed_roots"
-        )
+    inside = any(real.is_relative_to(root.resolve()) for root in roots if isinstance(root, Path))
+    _refuse_outside(media, real, roots, inside)
     if not found:
-        where = f"the media root {media_root}" if media_root else f"the current folder {Path.cwd()}"
+        where = f"the media root {folder}" if folder else f"the current folder {Path.cwd()}"
         hint = "check the path, or set --media_root"
-        if dataset_path is not None and not os.path.isabs(media) and (dataset_path.parent / media).exists():
+        beside = isinstance(dataset_path, Path) and (dataset_path.parent / media).exists()
+        if dataset_path is not None and not os.path.isabs(media) and beside:
             hint = f"it stands beside the dataset file: use --media_root {dataset_path.parent}"
         raise MissingFile(f"{media}: no such file in {where}; {hint}")
     return real
+
+
+def _refuse_outside(media: str, real: Location, roots: Sequence[Location], inside: bool) -> None:
+    if roots and not inside:
+        shown = [str(root.resolve() if isinstance(root, Path) else root) for root in roots]
+        raise OutsideRoot(
+            f"{media}: leads to {real}, outside {', '.join(shown)}; move it inside, or allow its folder "
+            "with allowed_roots"
+        )
 
 
 @dataclass(frozen=True)

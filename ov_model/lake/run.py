@@ -25,7 +25,6 @@ from ov_model.lake.ledger import (
     OK,
     PASSED,
     SKIPPED,
-    Ledger,
     Report,
     Row,
     read_ledger,
@@ -35,6 +34,8 @@ from ov_model.lake.ledger import (
 from ov_model.lake.media import KNOWN, MediaFile, MediaPolicy, examine, known_hashes
 from ov_model.lake.progress import Progress, log
 from ov_model.lake.records import Record
+from ov_model.lake.remote_ledger import open_ledger, pull_ledgers
+from ov_model.lake.remote_work import do_anywhere
 from ov_model.lake.stages import (
     ASSETS,
     MOSAICS,
@@ -47,7 +48,8 @@ from ov_model.lake.stages import (
     VisidxStage,
     ref_from_row,
 )
-from ov_model.lake.work import Job, Result, Sample, do_job, failed_result
+from ov_model.lake.store import RemoteStore
+from ov_model.lake.work import Job, Result, Sample, failed_result
 from ov_model.lake.workers import Outcome, RunOptions, run_tasks
 
 
@@ -113,8 +115,11 @@ class _ShardRun:
         stack: ExitStack,
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
-        self.ledgers = {stage.name: stack.enter_context(Ledger(stage.root, stage.name, shard)) for stage in stages}
+        self.ledgers = {
+            stage.name: stack.enter_context(open_ledger(stage.store, stage.name, shard)) for stage in stages
+        }
         self.policy, self.options = policy, options
+        self.remote_store = next((stage.store for stage in stages if isinstance(stage.store, RemoteStore)), None)
         self.groups: dict[str, _Group] = {}
         self.refs: dict[str, VisidxRef] = {}
         self.pending: set[str] = set()
@@ -128,6 +133,7 @@ class _ShardRun:
                 remove_temporaries(stage.folder, deep=True)
         earlier = [ledger.previous(*KNOWN) for ledger in self.ledgers.values()]
         known = known_hashes([*earlier, *(read_ledger(hint, KNOWN) for hint in hints)])
+        self._look_at_outputs()
         media = list(dict.fromkeys(record.media for record in records if record.kind == "video"))
         files = examine(media, self.policy, known, self.options.num_workers)
         seen: set[str] = set()
@@ -145,11 +151,20 @@ class _ShardRun:
             for stage in self.stages.values():
                 self._plan_sample(stage, record, found, error)
 
+    def _look_at_outputs(self) -> None:
+        """Ask a remote root at once for the outputs that will be asked for one by one."""
+        if self.remote_store is not None:
+            self.remote_store.forget()
+        for name, stage in self.stages.items():
+            if isinstance(stage.store, RemoteStore):
+                done = self.ledgers[name].previous("status", "outputs").filter(pl.col("status") == OK)
+                stage.store.look(done["outputs"].list.first().drop_nulls())
+
     def _image_error(self, record: Record) -> SampleError | None:
         """Why an image of an image record cannot be used, or None."""
         try:
             for image in record.images if record.kind == "image" else []:
-                self.policy.resolve(image)
+                self.policy.find(image)
         except SampleError as error:
             return error
         return None
@@ -235,7 +250,7 @@ class _ShardRun:
                 job = self._job(group)
                 if job is not None:
                     jobs[id(job)] = (job, group)
-            for job, outcome in run_tasks(do_job, [job for job, _ in jobs.values()], self.options):
+            for job, outcome in run_tasks(do_anywhere, [job for job, _ in jobs.values()], self.options):
                 self._record(jobs[id(job)][1], outcome)
 
     def _finished_rows(self, stage: Stage) -> dict[str, Row]:
@@ -246,7 +261,7 @@ class _ShardRun:
         usable = (pl.col("status") == OK) & (pl.col("config_hash") == stage.config_hash)
         usable &= pl.col("content_hash").is_in(list(set(media)))
         rows: dict[str, Row] = {}
-        for path in sorted((stage.root / "ledger").glob(f"{stage.name}.shard*.parquet")):
+        for path in pull_ledgers(stage.store, stage.name):
             where = read_ledger(path, ("status", "config_hash", "content_hash")).select(usable).to_series()
             if not where.any():
                 continue
@@ -257,7 +272,7 @@ class _ShardRun:
     def _stands(self, stage: Stage, row: Row) -> bool:
         """Whether a row's outputs are there and no newer row names the same sample."""
         newest = self.ledgers[stage.name].newest(row.key)
-        there = stage.stands(row) and all((stage.root / output).exists() for output in row.outputs)
+        there = stage.stands(row) and all(stage.store.exists(output) for output in row.outputs)
         return there and row.finished_at >= newest
 
     def _share_finished(self, group: _Group, finished: dict[str, dict[str, Row]]) -> None:
@@ -295,7 +310,19 @@ class _ShardRun:
         if isinstance(stage, AssetsStage) and ASSETS in first:
             assets = stage.task(todo.record, todo.media)
         sample = Sample(todo.record.id, todo.record.media, todo.record.row)
-        return Job(todo.media.path, sample, self.options.timeout, RAW in first, visidx, mosaics, assets)
+        remote = todo.media.remote
+        return Job(
+            path=todo.media.path if isinstance(todo.media.path, Path) else Path(todo.media.path.name),
+            sample=sample,
+            timeout=self.options.timeout,
+            probe=RAW in first,
+            visidx=visidx,
+            mosaics=mosaics,
+            assets=assets,
+            remote=remote,
+            store=self.remote_store,
+            scratch=self.policy.scratch,
+        )
 
     def _record(self, group: _Group, outcome: Outcome) -> None:
         for name, samples in group.todo.items():
@@ -315,7 +342,7 @@ class _ShardRun:
 
     def _share(self, stage: Stage, todo: _Todo, source: Row) -> None:
         record = todo.record
-        outputs = [_relative(path, stage.root) for path in stage.share(source, record)]
+        outputs = [stage.key(path) for path in stage.share(source, record)]
         row = sample_row(stage, record, todo.media, None, todo.upstream or "")
         taken = ("signal", "output_hash", "bytes", "facts")
         row = replace(row, outputs=outputs, **{name: getattr(source, name) for name in taken})
@@ -379,6 +406,7 @@ def sample_row(
         path=str(media.path) if media else "",
         size=media.size if media else 0,
         mtime_ns=media.mtime_ns if media else 0,
+        etag=media.etag if media else "",
         content_hash=content_hash,
         input_hash=stage.input_hash(record, content_hash, upstream),
         config_hash=stage.config_hash,
@@ -388,14 +416,10 @@ def sample_row(
     if result is not None and outcome is not None:
         row.signal = result.signal
         row.computed = error is None
-        row.outputs = [_relative(path, stage.root) for path in result.outputs]
+        row.outputs = [stage.key(path) for path in result.outputs]
         row.output_hash = result.output_hash if error or result.output_hash else content_hash
         row.bytes = result.bytes
         row.facts = json.dumps(result.facts, sort_keys=True, default=str)
         row.attempts = outcome.attempts
         row.seconds = round(result.seconds or outcome.seconds, 4)
     return row
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ov_model.codec.assets import AssetOptions
@@ -15,7 +15,7 @@ from ov_model.codec.choose import ChooseOptions
 from ov_model.errors import KnownMissing, MissingVisidx, SampleError, StaleVisidx, UsageError
 from ov_model.lake.asset_meta import asset_line
 from ov_model.lake.conversations import to_images
-from ov_model.lake.files import hash_json, link_or_copy, write_json
+from ov_model.lake.files import hash_json, json_bytes, link_or_copy, write_json
 from ov_model.lake.layout import (
     ASSET_META,
     ASSETS_FOLDER,
@@ -29,6 +29,7 @@ from ov_model.lake.layout import (
 from ov_model.lake.ledger import OK, REFERENCE, Row, row_error
 from ov_model.lake.media import MediaFile
 from ov_model.lake.records import Record
+from ov_model.lake.store import LocalStore, Store
 from ov_model.lake.work import AssetsTask, MosaicsTask, VisidxTask, stage1_files
 from ov_model.mosaic.write import PackOptions, remove_older
 
@@ -41,14 +42,18 @@ RAW, VISIDX, MOSAICS, ASSETS = "raw_videos", "visidx", "mosaics", "assets"
 
 
 class Stage(ABC):
-    """What the engine asks of a stage. Outputs lie in `folder`; the ledger names them relative to `root`."""
+    """What the engine asks of a stage. Outputs are made in `folder`; the ledger names them relative to `root`.
+
+    store: the root itself; where it is remote, `root` is the staging folder, and what is made there is sent on.
+    """
 
     name: str
     version: int
     skippable: tuple[type[SampleError], ...] = ()
 
-    def __init__(self, root: Path, folder: Path, config: Any) -> None:
-        self.root, self.folder = root, folder
+    def __init__(self, root: Path | Store, folder: Path, config: Any) -> None:
+        self.store: Store = LocalStore(root) if isinstance(root, Path) else root
+        self.root, self.folder = self.store.local, folder
         self.config_hash = hash_json({"stage": self.name, "version": self.version, "options": config})[:16]
 
     def check(self, record: Record) -> None:  # noqa: B027
@@ -68,7 +73,11 @@ class Stage(ABC):
 
     def stands(self, row: Row) -> bool:
         """Whether what a finished row names is there; a look at the first file, `ov verify` looks at all."""
-        return not row.outputs or (self.root / row.outputs[0]).exists()
+        return not row.outputs or self.store.exists(row.outputs[0])
+
+    def key(self, path: Path) -> str:
+        """Key of an output."""
+        return path.relative_to(self.root).as_posix()
 
     @abstractmethod
     def share(self, source: Row, record: Record) -> list[Path]:
@@ -80,8 +89,8 @@ class RawStage(Stage):
 
     name, version = RAW, RAW_VERSION
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root, root / "ledger", None)
+    def __init__(self, root: Path | Store) -> None:
+        super().__init__(root, (root if isinstance(root, Path) else root.local) / "ledger", None)
 
     def share(self, source: Row, record: Record) -> list[Path]:
         return []
@@ -92,7 +101,7 @@ class VisidxStage(Stage):
 
     name, version = VISIDX, VISIDX_VERSION
 
-    def __init__(self, root: Path, folder: Path, options: ChooseOptions) -> None:
+    def __init__(self, root: Path | Store, folder: Path, options: ChooseOptions) -> None:
         super().__init__(root, folder, asdict(options))
         self.options = options
 
@@ -108,12 +117,12 @@ class VisidxStage(Stage):
     def share(self, source: Row, record: Record) -> list[Path]:
         num_rows = json.loads(source.facts)["K"]
         prefix = self.folder / stage1_prefix(record.media, record.id, record.row, self.options.geometry, num_rows)
-        made = [self.root / output for output in source.outputs]
         targets = stage1_files(prefix)
-        for origin, target in zip(made[:2], targets[:2], strict=True):
-            link_or_copy(origin, target)
-        meta = json.loads(made[2].read_text())
-        write_json(targets[2], {**meta, "sample_id": record.id, "sample_key": record.key, "video": record.media})
+        for origin, target in zip(source.outputs[:2], targets[:2], strict=True):
+            self.store.share(origin, self.key(target))
+        meta = json.loads(self.store.read_bytes(source.outputs[2]))
+        named = {**meta, "sample_id": record.id, "sample_key": record.key, "video": record.media}
+        self.store.write_bytes(self.key(targets[2]), json_bytes(named))
         return targets
 
 
@@ -137,7 +146,7 @@ class MosaicsStage(Stage):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | Store,
         folder: Path,
         options: PackOptions,
         find: Callable[[Record], VisidxRef],
@@ -181,14 +190,14 @@ class MosaicsStage(Stage):
         target_folder = self.folder / pack_folder(record.media, record.id)
         targets = []
         for index, output in enumerate(source.outputs):
-            origin = self.root / output
+            origin = PurePosixPath(output)
             if origin.parent.name == "patches":
                 target = target_folder / "patches" / origin.name
             elif origin.name == POSITIONS:
                 target = target_folder / POSITIONS
             else:
                 target = target_folder / mosaic_name(record.media, index)
-            link_or_copy(origin, target)
+            self.store.share(output, self.key(target))
             targets.append(target)
         return targets
 

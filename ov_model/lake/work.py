@@ -6,9 +6,10 @@ A Job is plain data, so that it travels to a worker process; its results are wha
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ov_model.codec.assets import AssetOptions, choose_assets
 from ov_model.codec.choose import Choice, ChooseOptions, choose_patches, read_contents
 from ov_model.codec.energy import SquareMap
 from ov_model.codec.video import VideoInfo, open_video, quiet
-from ov_model.errors import MissingVisidx, NotPackable, SampleError
+from ov_model.errors import MissingFile, MissingVisidx, NotPackable, SampleError
 from ov_model.geometry import Geometry
 from ov_model.lake.asset_meta import asset_meta, flat_indices
 from ov_model.lake.files import array_bytes, hash_arrays, read_array, write_array, write_json
@@ -35,6 +36,9 @@ from ov_model.lake.layout import (
     stage1_prefix,
 )
 from ov_model.lake.ledger import REFERENCE
+from ov_model.lake.scratch import Scratch
+from ov_model.lake.store import RemoteStore
+from ov_model.lake.urls import ObjectState
 from ov_model.lake.workers import BASE_TIMEOUT, set_deadline
 from ov_model.mosaic.pack import sort_positions
 from ov_model.mosaic.write import PackOptions, write_pack
@@ -84,7 +88,10 @@ class AssetsTask:
 
 @dataclass(frozen=True)
 class Job:
-    """One medium and what is wanted of it."""
+    """One medium and what is wanted of it.
+
+    remote: the medium behind a URL; `path` then only names it. store: the remote root that outputs are sent to.
+    """
 
     path: Path
     sample: Sample
@@ -93,6 +100,9 @@ class Job:
     visidx: VisidxTask | None = None
     mosaics: MosaicsTask | None = None
     assets: AssetsTask | None = None
+    remote: ObjectState | None = None
+    store: RemoteStore | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @dataclass(frozen=True)
@@ -114,17 +124,17 @@ def do_job(job: Job) -> dict[str, Result]:
     cv2.setNumThreads(1)
     results: dict[str, Result] = {}
     if job.probe:
-        results["raw_videos"] = _timed(lambda: _probe(job))
+        results["raw_videos"] = _timed(job, lambda: _probe(job))
     choice: Choice | None = None
     if (visidx := job.visidx) is not None:
         chosen: list[Choice] = []
-        results["visidx"] = _timed(lambda: _visidx(job, visidx, chosen))
+        results["visidx"] = _timed(job, lambda: _visidx(job, visidx, chosen))
         choice = chosen[0] if chosen else None
     if (mosaics := job.mosaics) is not None:
         failed = results["visidx"].error if "visidx" in results else None
-        results["mosaics"] = failed_result(failed) if failed else _timed(lambda: _mosaics(job, mosaics, choice))
+        results["mosaics"] = failed_result(failed) if failed else _timed(job, lambda: _mosaics(job, mosaics, choice))
     if (assets := job.assets) is not None:
-        results["assets"] = _timed(lambda: _assets(job, assets))
+        results["assets"] = _timed(job, lambda: _assets(job, assets))
     return results
 
 
@@ -150,12 +160,16 @@ def stage1_files(prefix: Path | str) -> list[Path]:
     return [Path(f"{prefix}{suffix}") for suffix in (VISIDX_SUFFIX, FRAME_IDS_SUFFIX, META_SUFFIX)]
 
 
-def _timed(stage: Callable[[], Result]) -> Result:
+def _timed(job: Job, stage: Callable[[], Result]) -> Result:
     start = time.perf_counter()
     try:
         result = stage()
     except SampleError as error:
         result = failed_result(error)
+    except FileNotFoundError as error:
+        if error.filename is None or not Path(os.fsdecode(error.filename)).is_relative_to(job.path):
+            raise
+        result = failed_result(MissingFile(f"{error.filename}: vanished while it was read; fetch it again"))
     return replace(result, seconds=time.perf_counter() - start)
 
 
@@ -267,6 +281,7 @@ def stage1_meta(sample: Sample, choice: Choice, task: VisidxTask) -> dict[str, A
         "damaged": choice.damaged,
         "pictures": choice.pictures,
         "intra_share": choice.intra_share,
+        **choice.over_time(),
         "repeated_tail": choice.repeated,
         **task.identity,
     }

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -111,7 +111,8 @@ def _run_pool(
         while task is not None or pending:
             while task is not None and len(pending) < 2 * workers:
                 limit = options.timeout or BASE_TIMEOUT
-                future = pool.schedule(_work, args=(function, task, limit))
+                with _interrupts_held():
+                    future = pool.schedule(_work, args=(function, task, limit))
                 pending[future] = (task, time.perf_counter())
                 task = next(tasks, None)
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -122,6 +123,16 @@ def _run_pool(
     finally:
         pool.stop()
         pool.join()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What is started in the block, threads and processes, never sees Ctrl-C; this thread does, after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcome(future: Future[Any], attempt: int, scheduled: float) -> Outcome:

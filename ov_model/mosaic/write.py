@@ -96,8 +96,13 @@ def write_pack(
 def remove_older(folder: Path, names: Collection[str]) -> None:
     """Remove the mosaics and positions of a folder that are not among `names`."""
     for path in folder.iterdir():
-        if path.name not in names and (path.name == POSITIONS or _MOSAIC.search(path.name)):
+        if is_older(path.name, names):
             path.unlink()
+
+
+def is_older(name: str, names: Collection[str]) -> bool:
+    """Whether a file beside those just written is a mosaic or positions of other options."""
+    return name not in names and (name == POSITIONS or bool(_MOSAIC.search(name)))
 
 
 def _patch_files(

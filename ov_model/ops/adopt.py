@@ -23,6 +23,7 @@ from ov_model.lake.progress import Progress
 from ov_model.lake.records import Record, read_values
 from ov_model.lake.run import sample_row
 from ov_model.lake.stages import AssetsStage, MosaicsStage, Stage, VisidxStage
+from ov_model.lake.urls import need_path
 from ov_model.lake.visidx import VisidxIndex
 from ov_model.lake.work import Result
 from ov_model.lake.workers import Outcome, run_tasks
@@ -65,9 +66,18 @@ def adopt_stage1(config: Stage1Config) -> Adopted:
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
         prefix = index.find(record).prefix
-        return VisidxCandidate(record.key, media.path, media.content_hash, stage.config_hash, prefix, options)
+        return VisidxCandidate(
+            record.key, need_path(media.path, record.media), media.content_hash, stage.config_hash, prefix, options
+        )
 
-    return _adopt(shard_records(config.dataset_path, config.shard), stage, config, config.dataset_path, [], candidate)
+    return _adopt(
+        shard_records(config.dataset_path, config.shard),
+        stage,
+        config,
+        need_path(config.dataset_path, "--dataset_path"),
+        [],
+        candidate,
+    )
 
 
 def adopt_stage2(config: Stage2Config) -> Adopted:
@@ -79,13 +89,15 @@ def adopt_stage2(config: Stage2Config) -> Adopted:
     stage, hints = mosaics_stage(config)
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
-        ref = stage.find(record)
+        ref, video = stage.find(record), need_path(media.path, record.media)
         return PackCandidate(
-            record.key, media.path, media.content_hash, stage.config_hash, _pack_folder(stage, record), record.media,
+            record.key, video, media.content_hash, stage.config_hash, _pack_folder(stage, record), record.media,
             ref.prefix, ref.first_full, stage.options,
         )  # fmt: skip
 
-    adopted = _adopt(stage2_records(config), stage, config, config.input_dataset, hints, candidate)
+    adopted = _adopt(
+        stage2_records(config), stage, config, need_path(config.input_dataset, "--input_dataset"), hints, candidate
+    )
     if config.jsonl_path().exists():
         adopted.problems += _jsonl_problems(config, adopted)
     return adopted
@@ -99,14 +111,15 @@ def adopt_precompute(config: PrecomputeConfig) -> Adopted:
     """
     options = config.asset_options()
     stage = AssetsStage(config.out_root, options)
-    lines = read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.media_root)
+    lines = read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.local_media_root)
     records = (record for record in lines if record.row % config.num_shards == config.shard_id)
 
     def candidate(record: Record, media: MediaFile) -> Candidate:
         folder = (
             stage.folder / record.id if (stage.folder / record.id).is_dir() else stage.folder / key_folder(record.id)
         )
-        return AssetCandidate(record.key, media.path, media.content_hash, stage.config_hash, folder, record.id, options)
+        path = need_path(media.path, record.media)
+        return AssetCandidate(record.key, path, media.content_hash, stage.config_hash, folder, record.id, options)
 
     return _adopt(records, stage, config, config.jsonl, [], candidate)
 

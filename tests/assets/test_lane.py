@@ -37,7 +37,7 @@ def test_every_stage_reports_what_it_did(three_clips: Playground):
         told = metadata(result, stage)
         assert told["rows"] == (2 if stage in SHARDED else 3)
         assert told["ok"] == told["rows"]
-        assert (told["failed"], told["failed by reason"]) == (0, {})
+        assert (told["failed"], "failed by reason" in told) == (0, False)
         assert told["bytes"] > 0
         assert len(told["config hash"]) == 16
         assert Path(told["ledger"]).exists()

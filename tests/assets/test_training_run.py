@@ -17,7 +17,6 @@ from dagster._utils.test.data_versions import get_stale_status_resolver
 from PIL import Image
 
 from ov_assets.components.run_assets import RunAssets
-from ov_assets.curves import draw_loss
 from ov_assets.environment import PROJECT
 from ov_assets.pipes import Abandoned, Ended
 from ov_assets.training import TrainingData
@@ -214,11 +213,3 @@ def test_without_the_extra_definitions_load_and_training_names_it(
     for name in ("projector", "token_lengths"):
         said = why(run.materialize(name))
         assert re.search(r"MissingExtra: torch.* not installed; run: pip install 'ov-lake\[train\]'", said), said
-
-
-def test_the_curve_of_a_loss_that_is_not_a_number_has_a_gap() -> None:
-    metrics = [{"step": step, "loss": loss} for step, loss in enumerate((3.0, float("nan"), 0.0, 2.0, 1.0))]
-    for shown in (metrics, metrics[:1], metrics[1:2], []):
-        Image.open(BytesIO(draw_loss(shown, "small"))).load()
-    falling = [{"step": step, "loss": 100.0 / (step + 1)} for step in range(5000)]
-    assert len(draw_loss(falling, "small")) < BUDGET // 2

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ov_model.lake.ledger import VOLATILE, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300
+PATIENCE = 900
 
 
 class Running:
@@ -63,6 +64,18 @@ class Running:
         output = self.finish(130)
         self.expect_nobody()
         return output
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """All of it stopped (SIGSTOP) for the block."""
+        group = self.alive()
+        for process in group:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in group:
+                os.kill(process, signal.SIGCONT)
 
     def alive(self, *names: str) -> list[int]:
         """Marked processes whose command line holds all names, zombies left out."""

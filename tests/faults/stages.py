@@ -39,9 +39,9 @@ class Playground:
             made.run_here(tool, folder / "calm" / tool)
         return made
 
-    def run_here(self, tool: str, out: Path, **options: Any) -> None:
+    def run_here(self, tool: str, out: Path, num_workers: int = 0) -> None:
         """A tool in this process, into `out`."""
-        options = {"num_workers": 0, "square_size": 64, **options}
+        options: dict[str, Any] = {"num_workers": num_workers, "square_size": 64}
         if tool == "stage1":
             stage1.run(
                 Stage1Config(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,11 @@ def test_the_second_refuses_while_the_first_lives_stopped_or_not(
     out = tmp_path / "out"
     first = playground.start(tool, out)
     first.wait_until(lambda: lines(playground.journal(tool, out)) >= 2)
-    group = first.alive()
-    for process in group:
-        os.kill(process, signal.SIGSTOP)
-    before = outputs(out)
-    said = playground.start(tool, out).finish(1)
-    assert f"being written by process {first.process.pid} on" in said
-    assert outputs(out) == before
-    for process in group:
-        os.kill(process, signal.SIGCONT)
+    with first.suspended():
+        before = outputs(out)
+        said = playground.start(tool, out).finish(1)
+        assert f"being written by process {first.process.pid} on" in said
+        assert outputs(out) == before
     first.finish()
     playground.expect_as_undisturbed(tool, out)
 

@@ -55,7 +55,7 @@ def test_a_file_cut_off_while_it_is_read_ends_with_a_reason(playground: Playgrou
 
 
 def test_frames_that_vanish_from_a_folder(tmp_path: Path) -> None:
-    folders = [make_frames(tmp_path / f"f{number}") for number in range(3)]
+    folders = [make_frames(tmp_path / f"f{number}", frames=12 + number) for number in range(3)]
     dataset = write_dataset(tmp_path / "raw.json", [make_record(f.name, id=f.name) for f in folders])
     command = ["stage1", "--dataset_path", dataset, "--out_root", tmp_path / "out", "--media_root", tmp_path]
     command += ["--num_workers", 1, "--square_size", 64, "--sequence_length", 8, "--keep_frames_equiv", 2]

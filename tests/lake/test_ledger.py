@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ov_model.errors import LockedError
@@ -75,6 +76,38 @@ def test_an_unchanged_ledger_is_not_rewritten(tmp_path: Path) -> None:
         ledger.keep("a")
         ledger.compact(keep_unseen=False)
     assert ledger.path.stat().st_mtime_ns == before
+
+
+def test_late_lines_of_a_writer_that_lost_its_lock_do_not_count(tmp_path: Path) -> None:
+    late = Ledger(tmp_path, "visidx", SHARD)
+    late.__enter__()
+    late.append(row("a"))
+    owner = json.loads(late.lock.path.read_text())
+    late.lock.path.write_text(json.dumps({**owner, "host": "elsewhere"}))
+    os.utime(late.lock.path, (0, 0))
+    with Ledger(tmp_path, "visidx", SHARD) as heir:
+        assert (late.lock.fence, heir.lock.fence) == (1, 2)
+        assert heir.find("a") is not None
+        late._stream.write(late._line(row("into the file that was open", 1)))
+        late._stream.flush()
+        heir.append(row("b", 2))
+        with heir.journal.open("ab") as stream:
+            stream.write(late._line(row("under the name", 3)))
+        assert read_ledger(heir.path)["key"].to_list() == ["a", "b"]
+        with pytest.raises(LockedError, match="taken over"):
+            late.append(row("c", 4))
+        assert {json.loads(line)["fence"] for line in heir.journal.read_bytes().splitlines()} == {1, 2}
+        heir.compact(keep_unseen=True)
+    assert read_ledger(heir.path)["key"].to_list() == ["a", "b"]
+
+
+def test_a_ledger_from_before_a_column_reads_as_empty_there(tmp_path: Path) -> None:
+    with Ledger(tmp_path, "visidx", SHARD) as ledger:
+        ledger.append(row("a"))
+        ledger.compact(keep_unseen=False)
+    pl.read_parquet(ledger.path).drop("etag").write_parquet(ledger.path)
+    assert read_ledger(ledger.path, ("etag", "key")).rows() == [("", "a")]
+    assert read_ledger(ledger.path)["etag"].to_list() == [""]
 
 
 def test_a_second_writer_is_refused_and_named(tmp_path: Path) -> None:

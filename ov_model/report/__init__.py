@@ -1,0 +1,1 @@
+"""`ov report LAKE`: one HTML page about a lake that needs nothing else to be read."""
