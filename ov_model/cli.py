@@ -592,6 +592,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for chatty in ("aiobotocore", "botocore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         sys.exit(app(arguments, exit_on_error=False) or 0)
     except CycloptsError:

@@ -1,7 +1,6 @@
 """What stages 1 and 2 have in common as commands: which records, from where, and how the work is done."""
 
-from __future__ import annotations
-
+# Annotations are evaluated here, not by name in the modules of the subclasses.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ def _several(_: Any, tokens: Sequence[Any]) -> tuple[Location, ...]:
 
 
 Place = Parameter(converter=_one, accepts_keys=False, n_tokens=1)
-Places = Parameter(converter=_several, accepts_keys=False, n_tokens=1)
+Places = Parameter(converter=_several, accepts_keys=False, n_tokens=1, show_default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

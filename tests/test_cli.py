@@ -71,6 +71,7 @@ def test_every_documented_option_parses_in_both_spellings(stage: str, option: st
 
 def test_every_option_of_the_tools_is_listed_above_or_required() -> None:
     ours = {"allowed_roots", "memory_gb", "keep_uniform_first", "retry_failed", "overwrite", "timeout"}
+    ours |= {"scratch", "scratch_gb"}
     for config, options, required in (
         (Stage1Config, STAGE1_OPTIONS, {"dataset_path", "out_root"}),
         (Stage2Config, STAGE2_OPTIONS, {"input_dataset", "out_jsonl", "out_image_root"}),

@@ -38,7 +38,8 @@ OPTIONS = {
 }  # fmt: skip
 OURS = {
     "signal": "motion", "normalize": "clip", "intra": "zero", "apply_sar": None, "damaged": "fail", "media_root": "m",
-    "retry_failed": None, "timeout": "9", "memory_gb": "2", "maxtasks_per_child": "7",
+    "retry_failed": None, "timeout": "9", "memory_gb": "2", "maxtasks_per_child": "7", "scratch": "s",
+    "scratch_gb": "9",
 }  # fmt: skip
 PUBLISHED_DEFAULTS = {
     "num_workers": 8, "max_samples": 0, "num_shards": 1, "shard_id": 0, "log_every": 20, "seq_len_frames": 64,

@@ -60,7 +60,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (shard,) = dataset.shards
     dataset.raw_videos(shard)
     dataset.visidx_and_mosaics(shard)
-    return spec.root.parent
+    return dataset.root.parent
 
 
 def meta_of(lake: Path, sample_id: str) -> Path:

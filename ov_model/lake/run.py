@@ -250,8 +250,12 @@ class _ShardRun:
                 job = self._job(group)
                 if job is not None:
                     jobs[id(job)] = (job, group)
+            died = False
             for job, outcome in run_tasks(do_anywhere, [job for job, _ in jobs.values()], self.options):
                 self._record(jobs[id(job)][1], outcome)
+                died |= outcome.attempts > 1
+        for stage in self.stages.values() if died else ():
+            remove_temporaries(stage.folder, deep=True)
 
     def _finished_rows(self, stage: Stage) -> dict[str, Row]:
         """Outputs that exist already of media to do, by media key, from all shards' ledgers of this stage."""

@@ -125,7 +125,7 @@ def plan_precompute(config: PrecomputeConfig, samples: int = SAMPLES) -> Plan:
     Raises:
         UsageError: as `plan_stage1`.
     """
-    lines = read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.media_root)
+    lines = read_lines(config.jsonl, only_exists=config.only_exists, media_root=config.local_media_root)
     records = [record for record in lines if record.row % config.num_shards == config.shard_id]
     stage = AssetsStage(config.out_root, config.asset_options())
     ledger = config.out_root / "ledger" / f"{ASSETS}.{config.shard.key}.parquet"

@@ -15,7 +15,7 @@ from ov_model.codec.video import open_video, rgb
 from ov_model.errors import DecodeError, EmptyFile, MissingFile, SampleError, UnreadableContainer
 from ov_model.geometry import Geometry
 from ov_model.lake.files import hash_file
-from ov_model.lake.media import MediaPolicy, examine, hash_media
+from ov_model.lake.media import MediaPolicy, State, examine, hash_media
 from tests.factories import make_frames, make_image, make_video, picture
 
 
@@ -85,7 +85,7 @@ def test_an_unchanged_folder_is_not_read_again_and_a_changed_one_is(tmp_path: Pa
         os.utime(path, ns=(10**18, 10**18))
     policy = MediaPolicy(media_root=tmp_path)
 
-    def look(known: dict[tuple[str, int, int], str]) -> tuple[tuple[str, int, int], str]:
+    def look(known: dict[State, str]) -> tuple[tuple[str, int, int], str]:
         found = examine(["f"], policy, known, 1)["f"]
         assert not isinstance(found, SampleError)
         return (str(found.path), found.size, found.mtime_ns), found.content_hash

@@ -82,6 +82,7 @@ def test_late_lines_of_a_writer_that_lost_its_lock_do_not_count(tmp_path: Path) 
     late = Ledger(tmp_path, "visidx", SHARD)
     late.__enter__()
     late.append(row("a"))
+    assert isinstance(late.lock, ShardLock)
     owner = json.loads(late.lock.path.read_text())
     late.lock.path.write_text(json.dumps({**owner, "host": "elsewhere"}))
     os.utime(late.lock.path, (0, 0))
@@ -141,10 +142,11 @@ def test_a_lock_of_another_host_holds_until_it_stops_beating(tmp_path: Path) -> 
 
 def test_an_owner_that_lost_its_lock_stops(tmp_path: Path) -> None:
     with Ledger(tmp_path, "visidx", SHARD) as ledger:
-        ledger.lock.path.write_text(json.dumps({"token": "another", "host": "h", "pid": 3}))
+        lock = ledger.path.with_suffix(".lock")
+        lock.write_text(json.dumps({"token": "another", "host": "h", "pid": 3}))
         with pytest.raises(LockedError, match="taken over by process 3 on h"):
             ledger.append(row("a"))
-    assert ledger.lock.path.exists()
+    assert lock.exists()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:

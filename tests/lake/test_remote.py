@@ -15,7 +15,7 @@ from ov_model.lake.dataset import Dataset
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import Row, read_ledger
 from ov_model.lake.media import MediaPolicy, examine
-from ov_model.lake.remote_ledger import RemoteLedger, pull_ledger
+from ov_model.lake.remote_ledger import ObjectLock, RemoteLedger, pull_ledger
 from ov_model.lake.scratch import Scratch, ScratchFull
 from ov_model.lake.store import RemoteStore
 from ov_model.lake.urls import StorageError, Url, filesystem, location, state
@@ -57,6 +57,8 @@ def row(key: str, number: int = 0, **more: object) -> Row:
 
 def expire(ledger: RemoteLedger) -> None:
     """What the lock of a process that hangs on another host looks like."""
+    assert isinstance(ledger.lock, ObjectLock)
+    ledger.lock._stop.set()
     key = f"ledger/{ledger.name}.locks/{ledger.lock.fence:08d}"
     owner = json.loads(ledger.store.read_bytes(key))
     ledger.store.write_bytes(key, json.dumps({**owner, "host": "elsewhere", "beat": 0.0}).encode())

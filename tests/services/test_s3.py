@@ -22,7 +22,7 @@ from ov_model.errors import LockedError, UsageError
 from ov_model.lake.dataset import Dataset, DatasetSpec
 from ov_model.lake.layout import Shard
 from ov_model.lake.ledger import VOLATILE, read_ledger
-from ov_model.lake.remote_ledger import RemoteLedger, pull_ledger
+from ov_model.lake.remote_ledger import ObjectLock, RemoteLedger, pull_ledger
 from ov_model.lake.scratch import Scratch
 from ov_model.lake.store import RemoteStore
 from ov_model.lake.urls import StorageError, Url, filesystem, location
@@ -204,6 +204,8 @@ def test_a_suspended_writer_cannot_make_its_late_rows_count(remote: DatasetSpec)
     store = store_of(remote)
     late = RemoteLedger(store, "visidx", SHARD)
     late.__enter__()
+    assert isinstance(late.lock, ObjectLock)
+    late.lock._stop.set()  # a suspended process gives no sign of life
     key = f"ledger/visidx.shard00of01.locks/{late.lock.fence:08d}"
     owner = json.loads(store.read_bytes(key))
     store.write_bytes(key, json.dumps({**owner, "host": "elsewhere", "beat": 0.0}).encode())
