@@ -204,7 +204,7 @@ POSITIONS_VALID = Check(
 IMAGES_OPEN = Check("images_open", "Every mosaic opens to its end at the right size.", _images_open)
 PLACEHOLDERS_MATCH = Check(
     "placeholders_match",
-    "Every row has as many <image> as images, and the published fields.",
+    "Every row has as many `<image>` as images, and the published fields.",
     _placeholders_match,
 )
 ONE_SIGNAL = Check("one_signal", "All videos were scored by one signal (a warning).", _one_signal, blocking=False)
@@ -212,7 +212,7 @@ ONE_SIGNAL = Check("one_signal", "All videos were scored by one signal (a warnin
 
 MIXTURE_CHECKS = {
     "counts_agree": "The mixture has the rows that were planned of each dataset.",
-    "placeholders_match": "Every row has as many <image> as images.",
+    "placeholders_match": "Every row has as many `<image>` as images.",
     "files_exist": "Every image and every file of positions is where its row says.",
 }
 

@@ -31,7 +31,7 @@ _MEDIA = ("media", "str", "path as the record gives it")
 _ROW = ("row", "int64", "number of the record, assigned once")
 TRAINING_ROW = _columns(
     _ID,
-    ("conversations", "list", "turns {from: human | gpt, value}; <image> stands for an image"),
+    ("conversations", "list", "turns {from: human or gpt, value}; `<image>` stands for an image"),
     ("image", "str | list[str]", "mosaics in order, or the images of an image record; none for text"),
     ("positions_thw", "str", "int32 [K, 3], row j is tile j of the mosaics; videos only"),
 )
