@@ -14,7 +14,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -104,7 +103,7 @@ def main() -> None:
         lane = lane_of(raw, folder / "lake")
         dataset, shard = lane.dataset, lane.dataset.shards[0]
         dataset.index_records()
-        cpu = Counter[str]()
+        cpu: dict[str, float] = {}
         for stage in ("raw_videos", "visidx_and_mosaics", "training_jsonl"):
             start = time.process_time()
             getattr(dataset, stage)(shard)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -99,30 +100,51 @@ def _run_pool(
     task = next(tasks, None)
     if task is None:
         return
-    pool = ProcessPool(
+    pool = _start_pool(workers, options)
+    pending: dict[Future[Any], tuple[T, float]] = {}
+    broken = False
+    try:
+        while task is not None or pending:
+            if broken:
+                _end_pool(pool, pending)
+                pool, broken = _start_pool(workers, options), False
+            while task is not None and len(pending) < 2 * workers and not broken:
+                limit = options.timeout or BASE_TIMEOUT
+                try:
+                    with _interrupts_held():
+                        future = pool.schedule(_work, args=(function, task, limit))
+                except RuntimeError:  # all workers died while none had a task: the pool takes no more
+                    broken = True
+                else:
+                    pending[future] = (task, time.perf_counter())
+                    task = next(tasks, None)
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                done, scheduled = pending.pop(future)
+                broken |= isinstance(future.exception(), BrokenProcessPool)
+                yield done, _outcome(future, attempt, scheduled)
+        pool.close()
+    finally:
+        _end_pool(pool, pending)
+
+
+def _end_pool(pool: ProcessPool, pending: Iterable[Future[Any]]) -> None:
+    """Stop it; what it was given and never began is told so."""
+    pool.stop()
+    pool.join()
+    for future in pending:
+        if not future.done():
+            future.set_exception(BrokenProcessPool())
+
+
+def _start_pool(workers: int, options: RunOptions) -> ProcessPool:
+    return ProcessPool(
         max_workers=workers,
         max_tasks=options.maxtasks_per_child,
         initializer=_start_worker,
         initargs=(options.memory_gb, os.getpid()),
         context=multiprocessing.get_context("spawn"),
     )
-    pending: dict[Future[Any], tuple[T, float]] = {}
-    try:
-        while task is not None or pending:
-            while task is not None and len(pending) < 2 * workers:
-                limit = options.timeout or BASE_TIMEOUT
-                with _interrupts_held():
-                    future = pool.schedule(_work, args=(function, task, limit))
-                pending[future] = (task, time.perf_counter())
-                task = next(tasks, None)
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                done, scheduled = pending.pop(future)
-                yield done, _outcome(future, attempt, scheduled)
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
 
 
 @contextmanager
@@ -151,6 +173,8 @@ def _outcome(future: Future[Any], attempt: int, scheduled: float) -> Outcome:
             name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
             error = SampleCrashed(f"its worker process died ({name})")
         return Outcome(None, error, attempt, elapsed)
+    except BrokenProcessPool:
+        return Outcome(None, SampleCrashed("all worker processes were killed at once"), attempt, elapsed)
     return Outcome(value, error, attempt, seconds)
 
 

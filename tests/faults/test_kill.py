@@ -11,7 +11,7 @@ import pytest
 
 from ov_model.lake.ledger import read_ledger
 from tests.factories import make_record, write_dataset
-from tests.faults.processes import lines, ov
+from tests.faults.processes import cpu_time, lines, ov
 from tests.faults.stages import TOOLS, VIDEOS, WORKERS, Playground
 
 
@@ -34,13 +34,14 @@ def test_a_killed_command_started_again_does_what_is_left(playground: Playground
     playground.expect_as_undisturbed(tool, out)
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-def test_a_killed_worker_costs_no_sample(playground: Playground, tmp_path: Path, tool: str) -> None:
+@pytest.mark.parametrize(("tool", "every"), [*((tool, False) for tool in TOOLS), ("stage1", True)])
+def test_a_killed_worker_costs_no_sample(playground: Playground, tmp_path: Path, tool: str, every: bool) -> None:
     out = tmp_path / "out"
     run = playground.start(tool, out)
     run.wait_until(lambda: playground.under_way(tool, out))
-    worker = max(run.alive("multiprocessing.spawn"))
-    os.kill(worker, signal.SIGKILL)
+    workers = sorted(run.alive("multiprocessing.spawn"), key=cpu_time)
+    for worker in workers if every else workers[-1:]:
+        os.kill(worker, signal.SIGKILL)
     run.finish()
     run.expect_nobody()
     playground.expect_as_undisturbed(tool, out)

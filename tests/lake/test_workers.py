@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -54,6 +55,18 @@ def test_every_task_ends_with_its_own_outcome() -> None:
 def test_what_died_once_is_tried_again(tmp_path) -> None:  # type: ignore[no-untyped-def]
     task = f"once:{tmp_path / 'flag'}"
     assert outcomes([task, "a"])[task] == (task.upper(), None, 2)
+
+
+def test_all_workers_killed_at_once_cost_no_task() -> None:
+    tasks = [f"task {i}" for i in range(12)]
+    found = {}
+    for task, outcome in run_tasks(act, tasks, RunOptions(num_workers=2, memory_gb=3.0)):
+        if not found:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            time.sleep(0.5)
+        found[task] = outcome
+    assert {task: (o.value, o.error) for task, o in found.items()} == {task: (task.upper(), None) for task in tasks}
 
 
 def test_a_timeout_given_by_the_user_holds() -> None:
