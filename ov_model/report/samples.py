@@ -19,6 +19,7 @@ from ov_model.codec.energy import SquareMap
 from ov_model.codec.video import open_video
 from ov_model.energy_plot import energy_plot
 from ov_model.errors import OvError, SampleError
+from ov_model.image_files import read_image
 from ov_model.lake.files import read_array
 from ov_model.lake.layout import ASSET_META, FRAME_IDS, POSITIONS
 from ov_model.lake.ledger import FAILED, OK
@@ -159,12 +160,11 @@ def _asset_sheet(
 
 
 def _mosaics(ledger: LedgerFile, row: dict[str, Any]) -> list[Image.Image]:
-    images = []
-    for output in row["outputs"]:
-        if output.endswith(".jpg") and "/patches/" not in output:
-            with Image.open(ledger.root / output) as image:
-                images.append(image.convert("RGB"))
-    return images
+    return [
+        read_image(ledger.root / output)
+        for output in row["outputs"]
+        if output.endswith(".jpg") and "/patches/" not in output
+    ]
 
 
 def _row_of(images: Sequence[Image.Image]) -> Image.Image:

@@ -23,8 +23,9 @@ SMALL = Geometry(sequence_length=8, num_images=2, square_size=64, patch_size=16)
 def lane(tmp_path: Path, records: Sequence[Any], *, num_shards: int = 1, **options: Any) -> Dataset:
     """A dataset over `records` whose videos lie in tmp_path, worked in this process."""
     raw = write_dataset(tmp_path / "raw.json", records)
-    run_here = {"media_root": tmp_path, "run": RunOptions(num_workers=0)}
-    return Dataset(small_spec(raw, tmp_path / "lake", num_shards=num_shards, **{**run_here, **options}))
+    here = {"root": tmp_path / "lake", "media_root": tmp_path, "run": RunOptions(num_workers=0)}
+    given = {**here, "num_shards": num_shards, **options}
+    return Dataset(small_spec(raw, given.pop("root"), **given))
 
 
 def small_spec(raw: Location, root: Location, **options: Any) -> DatasetSpec:
