@@ -44,10 +44,10 @@ demo: $(KERNELS)  ## real clips -> training JSONL -> a tiny model that answers, 
 	$(BIN)/python -m ov_assets.demo
 
 test: $(KERNELS)  ## all tests but browser, faults and services
-	$(BIN)/python -m pytest -n auto $(SLOW_TESTS:%=--ignore=tests/%)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(SLOW_TESTS:%=--ignore=tests/%)
 
 test-all: $(KERNELS)  ## the rest: browser, faults, services
-	$(BIN)/python -m pytest -n auto $(wildcard $(SLOW_TESTS:%=tests/%))
+	$(BIN)/python -m pytest -n auto --dist worksteal $(wildcard $(SLOW_TESTS:%=tests/%))
 
 ui: $(STAMP)  ## Dagster's UI on 127.0.0.1, PORT=3000
 	$(BIN)/dagster dev -h 127.0.0.1 -p $(PORT)
