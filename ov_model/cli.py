@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -591,6 +592,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = spell(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    signal.siginterrupt(signal.SIGINT, True)  # polars, when imported, lets system calls begin again after Ctrl-C
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for chatty in ("aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -610,7 +612,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("ov: interrupted; run the same command again to go on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # threads that still wait for a server are not waited for
 
 
 if __name__ == "__main__":

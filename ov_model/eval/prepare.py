@@ -189,7 +189,7 @@ class _Preparation:
         return self.state.files.get(file.path) == [file.oid, file.size] and has_size(folder / file.path, file.size)
 
     def _fetch(self, repository: Repository, files: Sequence[RemoteFile], folder: Path) -> None:
-        """Download what is not there: small files several at a time, large ones singly, so that Ctrl-C ends at once."""
+        """Download what is not there: small files several at a time, large ones singly, each with all of the line."""
         wanted = [file for file in files if not self._has(file, folder)]
         if not wanted:
             return
@@ -200,16 +200,20 @@ class _Preparation:
                     self._arrived(file, self.hub.fetch(repository, file, folder / file.path))
                     self._save()
                 return
-            with ThreadPoolExecutor(min(_DOWNLOADS, len(wanted))) as pool:
-                running = [(file, pool.submit(self.hub.fetch, repository, file, folder / file.path)) for file in wanted]
-                try:
-                    for done, (file, future) in enumerate(running, 1):
-                        self._arrived(file, future.result())
-                        if done % _SAVE_EVERY == 0:
-                            self._save()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+            pool = ThreadPoolExecutor(min(_DOWNLOADS, len(wanted)))
+            running = [(file, pool.submit(self.hub.fetch, repository, file, folder / file.path)) for file in wanted]
+            try:
+                for done, (file, future) in enumerate(running, 1):
+                    self._arrived(file, future.result())
+                    if done % _SAVE_EVERY == 0:
+                        self._save()
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            pool.shutdown()
         finally:
             self._save()
 

@@ -19,6 +19,7 @@ def main() -> None:
     parent, errors, *arguments = sys.argv[1:]
     die_with_parent(int(parent))
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -27,6 +28,8 @@ def main() -> None:
         codes = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
         write_json(Path(errors) / f"{EXIT_CODES}-{os.getpid()}.json", codes)
         sys.exit(1)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
 
 
 if __name__ == "__main__":
