@@ -26,7 +26,10 @@ from ov_assets.environment import PROJECT
 from ov_model import cli
 from tests.conftest import require_or_skip
 
-PAGES = [*(PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [
+    *(PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted(PROJECT.glob("docs/*.md")),
+]
 MODULES = {"ray": "dagster_ray", "k8s": "dagster_k8s"}
 LANGUAGES = {"sh", "yaml", "mermaid"}
 FENCED = re.compile(r"^```(?P<words>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -150,8 +153,7 @@ def test_a_block_that_is_not_run_has_commands_that_exist(block: Block) -> None:
     assert not block.words, f"{block}: `sh {' '.join(block.words)}` is not `sh runnable …`"
     done = subprocess.run(["bash", "-n", "-c", block.text], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for words in commands(block.text):
-        check(words)
+    check_all(block.text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -161,8 +163,7 @@ def test_commands_and_options_in_the_text_of_a_page_exist(page: Path) -> None:
         if text.startswith("--"):
             check_options(text)
         elif is_command(text):
-            for words in commands(text):
-                check(words, whole=False)
+            check_all(text, whole=False)
 
 
 def test_readme_names_every_command() -> None:
@@ -202,8 +203,7 @@ def test_readme_names_every_command() -> None:
 )
 def test_a_wrong_command_is_noticed(text: str) -> None:
     with pytest.raises(Wrong):
-        for words in commands(text):
-            check(words)
+        check_all(text)
 
 
 @pytest.mark.parametrize("text", ["--fallback video", "--mv_percentile", "--keep-the-first"])
@@ -262,6 +262,12 @@ def commands(text: str) -> Iterator[list[str]]:
                 words.append(token)
 
 
+def check_all(text: str, *, whole: bool = True) -> None:
+    """`check` each command of a text."""
+    for words in commands(text):
+        check(words, whole=whole)
+
+
 def check(words: Sequence[str], *, whole: bool = True) -> None:
     """Refuse a command whose program, subcommand, options or values do not exist.
 
@@ -293,7 +299,7 @@ def check_options(text: str) -> None:
     words = cli.spell(text.split())
     given = {word.partition("=")[0] for word in words if word.startswith("--")}
     tables = [*DOCKER.values(), *COMPOSE.values()]
-    others = {"--no-build-isolation"}.union(*(valued | flags for valued, flags in tables))
+    others = {"--debug", "--help", "--no-build-isolation"}.union(*(valued | flags for valued, flags in tables))
     if not given <= set(cli.spell(sorted(others))):
         wrong = []
         for path in (path for path, names in COMMANDS.items() if given <= names):
@@ -319,7 +325,9 @@ def _known(words: Sequence[str], known: set[str] | str, what: str) -> None:
         _need(word in known, f"{what}: unknown {word}")
 
 
-def _options(words: Sequence[str], table: tuple[set[str], set[str]], what: str) -> tuple[list[tuple[str, str]], list[str]]:
+def _options(
+    words: Sequence[str], table: tuple[set[str], set[str]], what: str
+) -> tuple[list[tuple[str, str]], list[str]]:
     """(option, value) of those in front, and the words after them."""
     valued, flags = table
     rest, given = list(words), []
@@ -337,8 +345,8 @@ def _ov(arguments: Sequence[str], whole: bool) -> None:
             cli.app.parse_args(words, exit_on_error=False, print_error=False)
             return
         except MissingArgumentError as error:
-            _need(not whole and error.argument is not None, f"ov {' '.join(arguments)}: {error}")
-            assert error.argument is not None
+            if whole or error.argument is None:
+                raise Wrong(f"ov {' '.join(arguments)}: {error}") from None
             (name,) = cli.spell(error.argument.names[:1])
             if name == words[-1]:
                 return  # an option without its value, which is only named
@@ -363,7 +371,7 @@ def _make(arguments: Sequence[str], whole: bool) -> None:
     makefile = (PROJECT / "Makefile").read_text()
     for word in arguments:
         name, equals, _ = word.partition("=")
-        known = re.findall(r"\$\(([A-Z]+)\)", makefile) if equals else re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+        known = re.findall(r"\$\(([A-Z]+)\)" if equals else r"^([a-z-]+):", makefile, re.MULTILINE)
         _known([name], set(known), "make")
 
 
