@@ -1,4 +1,5 @@
 """Commands shown in the pages work: blocks marked ```sh runnable are run, all other commands are parsed and never run.
+Other blocks are what they pretend to be, and links lead somewhere.
 
 The runnable blocks of a page are run as they stand, in one shell. It starts in a folder that looks like the project,
 without a lake, the environment active. Words after `runnable` name parts that a machine may lack (`ray`: the page is
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import yaml
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from ov_assets.environment import PROJECT
+from ov_assets.executor import read_engine
 from ov_model import cli
 from tests.conftest import require_or_skip
 
@@ -69,23 +72,24 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of shell commands. words: what follows `sh`."""
+    """A fenced block. words: what follows its language."""
 
     page: Path
     line: int
+    language: str
     words: tuple[str, ...]
     text: str
 
     @property
     def runnable(self) -> bool:
-        return self.words[:1] == ("runnable",)
+        return self.language == "sh" and self.words[:1] == ("runnable",)
 
     def __str__(self) -> str:
         return f"{self.page.stem}-{self.line}"
 
 
 def blocks(page: Path) -> list[Block]:
-    """The shell blocks of a page."""
+    """The fenced blocks of a page."""
     text, found = page.read_text(encoding="utf-8"), []
     fenced = list(FENCED.finditer(text))
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(fenced), f"{page.name}: a fence is indented"
@@ -93,8 +97,7 @@ def blocks(page: Path) -> list[Block]:
         language, *words = match["words"].split() or [""]
         line = text.count("\n", 0, match.start()) + 1
         assert language in LANGUAGES, f"{page.name}:{line}: ```{language} is none of {sorted(LANGUAGES)}"
-        if language == "sh":
-            found.append(Block(page, line, tuple(words), match["text"]))
+        found.append(Block(page, line, language, tuple(words), match["text"]))
     return found
 
 
@@ -102,7 +105,8 @@ BLOCKS = {page: blocks(page) for page in PAGES}
 RUNNABLE = {page: [block for block in found if block.runnable] for page, found in BLOCKS.items()}
 SLOW = [page for page, found in RUNNABLE.items() if any("slow" in block.words for block in found)]
 QUICK = [page for page, found in RUNNABLE.items() if found and page not in SLOW]
-PARSED = [block for found in BLOCKS.values() for block in found if not block.runnable]
+PARSED = [block for found in BLOCKS.values() for block in found if block.language == "sh" and not block.runnable]
+YAML = [block for found in BLOCKS.values() for block in found if block.language == "yaml"]
 
 
 @pytest.fixture
@@ -164,6 +168,34 @@ def test_commands_and_options_in_the_text_of_a_page_exist(page: Path) -> None:
             check_options(text)
         elif is_command(text):
             check_all(text, whole=False)
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_a_block_of_yaml_has_fields_that_exist(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "block.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    values = yaml.safe_load(block.text)
+    if "executor" in values:
+        read_engine(path)
+    elif "stage" in values:
+        from ov_model.train.recipe import load_recipe
+
+        load_recipe(path)
+    else:
+        module, _, name = values["type"].rpartition(".")
+        getattr(import_module(module), name).get_model_cls().model_validate(values["attributes"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            path, _, anchor = target.partition("#")
+            found = page.parent / path if path else page
+            assert found.exists(), target
+            headings = re.findall(r"^#+ (.*)", found.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in slugs, target
 
 
 def test_readme_names_every_command() -> None:
