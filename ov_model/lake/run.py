@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -251,9 +251,10 @@ class _ShardRun:
                 if job is not None:
                     jobs[id(job)] = (job, group)
             died = False
-            for job, outcome in run_tasks(do_anywhere, [job for job, _ in jobs.values()], self.options):
-                self._record(jobs[id(job)][1], outcome)
-                died |= outcome.attempts > 1
+            with closing(run_tasks(do_anywhere, [job for job, _ in jobs.values()], self.options)) as outcomes:
+                for job, outcome in outcomes:
+                    self._record(jobs[id(job)][1], outcome)
+                    died |= outcome.attempts > 1
         for stage in self.stages.values() if died else ():
             remove_temporaries(stage.folder, deep=True)
 

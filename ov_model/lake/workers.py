@@ -13,10 +13,10 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,8 +67,12 @@ class Outcome:
     seconds: float
 
 
-def run_tasks(function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions) -> Iterator[tuple[T, Outcome]]:
+def run_tasks(
+    function: Callable[[T], Any], tasks: Iterable[T], options: RunOptions
+) -> Generator[tuple[T, Outcome], None, None]:
     """Yield (task, outcome) as tasks finish. Function and tasks must be picklable; a SampleError is an outcome.
+
+    Closing the generator ends the workers: use it in `contextlib.closing`.
 
     Any other exception of the function is a defect of ours or of a library: it is recorded as `internal_error`.
     """
@@ -79,11 +83,12 @@ def run_tasks(function: Callable[[T], Any], tasks: Iterable[T], options: RunOpti
             yield task, Outcome(value, error, 1, time.perf_counter() - start)
         return
     again: list[T] = []
-    for task, outcome in _run_pool(function, iter(tasks), options, options.num_workers, attempt=1):
-        if isinstance(outcome.error, (SampleCrashed, SampleTimeout, OutOfMemory)):
-            again.append(task)
-        else:
-            yield task, outcome
+    with closing(_run_pool(function, iter(tasks), options, options.num_workers, attempt=1)) as outcomes:
+        for task, outcome in outcomes:
+            if isinstance(outcome.error, (SampleCrashed, SampleTimeout, OutOfMemory)):
+                again.append(task)
+            else:
+                yield task, outcome
     for task in again:
         yield from _run_pool(function, iter([task]), options, 1, attempt=2)
 
@@ -96,7 +101,7 @@ def set_deadline(seconds: float) -> None:
 
 def _run_pool(
     function: Callable[[T], Any], tasks: Iterator[T], options: RunOptions, workers: int, attempt: int
-) -> Iterator[tuple[T, Outcome]]:
+) -> Generator[tuple[T, Outcome], None, None]:
     task = next(tasks, None)
     if task is None:
         return

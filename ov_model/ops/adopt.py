@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -166,8 +167,11 @@ def _adopt(
                     tasks[record.key] = (record, found, candidate(record, found))
             except SampleError as error:
                 _leave_out(result, record, [Problem(0, "", error.reason, str(error))])
-        with Progress(f"adopt {stage.name}", len(tasks), options.log_every) as progress:
-            for task, outcome in run_tasks(check, [task for _, _, task in tasks.values()], options):
+        with (
+            Progress(f"adopt {stage.name}", len(tasks), options.log_every) as progress,
+            closing(run_tasks(check, [task for _, _, task in tasks.values()], options)) as outcomes,
+        ):
+            for task, outcome in outcomes:
                 record, found, _ = tasks[task.key]
                 done = outcome.value
                 if isinstance(done, Result):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -67,6 +68,13 @@ def test_all_workers_killed_at_once_cost_no_task() -> None:
             time.sleep(0.5)
         found[task] = outcome
     assert {task: (o.value, o.error) for task, o in found.items()} == {task: (task.upper(), None) for task in tasks}
+
+
+def test_closing_the_run_ends_the_workers_though_it_is_still_known() -> None:
+    with closing(run_tasks(act, [f"task {i}" for i in range(12)], RunOptions(num_workers=2, memory_gb=3.0))) as run:
+        next(run)
+        assert multiprocessing.active_children()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_timeout_given_by_the_user_holds() -> None:
