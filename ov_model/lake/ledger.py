@@ -7,10 +7,10 @@ its writer's fencing number: once a later writer has written, late lines of one 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
@@ -332,19 +332,11 @@ class Ledger:
 
 
 def write_parquet(path: Path, frame: pl.DataFrame, check: Callable[[], None] | None = None) -> None:
-    """Write a frame as Parquet atomically; `check` has the last word before it takes its name.
-
-    Raises:
-        OSError: also where polars makes another error of a full disk.
-    """
+    """Write a frame as Parquet atomically; `check` has the last word before it takes its name."""
+    buffer = io.BytesIO()  # polars hides in errors of its own that a disk is full
+    frame.write_parquet(buffer)
     with atomic_write(path) as stream:
-        try:
-            frame.write_parquet(stream)
-        except pl.exceptions.ComputeError as error:
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        stream.write(buffer.getbuffer())
         if check is not None:
             check()
 
