@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from ov_model.lake.ledger import VOLATILE, read_ledger
 
@@ -20,6 +21,8 @@ PATIENCE = 900
 
 class Running:
     """A command in a session of its own; all that it starts carries a mark in its environment."""
+
+    of_this_test: ClassVar[list[Running]] = []
 
     def __init__(self, command: Sequence[object], environment: Mapping[str, str] | None = None) -> None:
         self.mark = uuid.uuid4().hex
@@ -33,6 +36,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.of_this_test.append(self)
 
     @property
     def output(self) -> str:
