@@ -80,12 +80,12 @@ class LedgerFile:
 
 
 def status(lake: Path) -> list[ShardStatus]:
-    """Count every ledger below a lake, by dataset, stage and shard.
+    """Count every ledger below a lake, those of its benchmarks included, by dataset, stage and shard.
 
     Raises:
         UsageError: no ledger there.
     """
-    return [_count(ledger) for ledger in find_ledgers(lake)]
+    return [_count(ledger) for ledger in find_all_ledgers(lake)]
 
 
 def failures(
@@ -105,7 +105,7 @@ def failures(
         UsageError: no ledger there.
     """
     frames = []
-    for ledger in find_ledgers(lake):
+    for ledger in find_all_ledgers(lake):
         if (dataset or ledger.dataset) != ledger.dataset or (stage or ledger.stage) != ledger.stage:
             continue
         rows = scan_ledger(ledger.path, (*_FAILURE_COLUMNS, "status")).filter(pl.col("status") == FAILED)
@@ -140,6 +140,13 @@ def find_ledgers(lake: Path) -> list[LedgerFile]:
             "(OUT_ROOT/ledger)"
         )
     return found
+
+
+def find_all_ledgers(lake: Path) -> list[LedgerFile]:
+    """As `find_ledgers`, with those of a lake's benchmarks (LAKE/benchmarks/<task>_offline/ledger)."""
+    nested = [] if (lake / "ledger").is_dir() else sorted(path.parent for path in lake.glob("*/*_offline/ledger"))
+    direct = find_ledgers(lake) if not nested or any(lake.glob("*/ledger")) else []
+    return [*direct, *(ledger for root in nested for ledger in find_ledgers(root))]
 
 
 def _ledgers_in(folder: Path) -> Iterator[LedgerFile]:

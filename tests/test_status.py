@@ -68,6 +68,13 @@ def test_the_output_folder_of_a_command_is_read_like_a_lake(lake: Path) -> None:
     assert failures(lake / "b")["reason"].to_list() == ["timeout"]
 
 
+def test_a_lake_s_benchmarks_are_counted_too(lake: Path) -> None:
+    write(lake / "benchmarks" / "mvbench_offline", "assets", Shard(0, 1), [row(0), row(1, status=FAILED)])
+    assert status(lake)[-1].dataset == "mvbench_offline"
+    assert failures(lake, dataset="mvbench_offline").height == 1
+    assert [one.dataset for one in status(lake / "benchmarks")] == ["mvbench_offline"]
+
+
 def test_a_folder_without_ledgers_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no ledger below it"):
         status(tmp_path)

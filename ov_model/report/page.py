@@ -18,7 +18,7 @@ from ov_model.lake.files import write_bytes
 from ov_model.lake.ledger import OK
 from ov_model.plots import BAD, draw_counts, draw_spread
 from ov_model.report.samples import Picked, failed_rows, pick_samples
-from ov_model.status import LedgerFile, ShardStatus, find_ledgers, scan_ledger, size_text, status
+from ov_model.status import LedgerFile, ShardStatus, find_all_ledgers, scan_ledger, size_text, status
 
 TEMPLATE = "report.html.j2"
 
@@ -55,7 +55,7 @@ def make_report(lake: Path, options: ReportOptions) -> str:
     """The page as text."""
     board, board_plot = _board(lake)
     try:
-        ledgers, rows = report_ledgers(lake), report_status(lake)
+        ledgers, rows = find_all_ledgers(lake), status(lake)
     except UsageError:
         if board is None:
             raise
@@ -82,30 +82,6 @@ def make_report(lake: Path, options: ReportOptions) -> str:
         board=board,
         board_plot=board_plot,
     )
-
-
-def report_ledgers(lake: Path) -> list[LedgerFile]:
-    """Every ledger below a lake, those of its benchmarks included.
-
-    Raises:
-        UsageError: there is none.
-    """
-    roots = _roots(lake)
-    return [ledger for root in roots for ledger in find_ledgers(root)]
-
-
-def report_status(lake: Path) -> list[ShardStatus]:
-    """The counts of all of them."""
-    return [row for root in _roots(lake) for row in status(root)]
-
-
-def _roots(lake: Path) -> list[Path]:
-    """The lake, and the output folders of precompute two levels down (LAKE/benchmarks/<task>_offline)."""
-    if (lake / "ledger").is_dir():
-        return [lake]
-    nested = sorted(path.parent for path in lake.glob("*/*_offline/ledger"))
-    direct = any(lake.glob("*/ledger"))
-    return [*([lake] if direct or not nested else []), *nested]
 
 
 def _totals(rows: Sequence[ShardStatus]) -> list[tuple[str, str]]:
