@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 GIB = 2**30
+HOST = "127.0.0.2"
+"""Loopback, which Ray would replace by the machine's outer address were it 127.0.0.1."""
 
 
 @dataclass
@@ -55,23 +57,25 @@ class RayCluster:
 
     def add_node(self, cpus: int, memory_gb: int) -> RayNode:
         """Start the head, or a node beside it, with so many CPUs and so much memory to give away."""
-        ports = iter(free_ports(6))
+        ports = iter(free_ports(7))
         if self.nodes:
-            role = [f"--address=127.0.0.1:{self.gcs}"]
+            role = [f"--address={HOST}:{self.gcs}"]
         else:
             self.gcs, self.dashboard = next(ports), next(ports)
             role = ["--head", f"--port={self.gcs}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
             role += [f"--dashboard-port={self.dashboard}", f"--temp-dir={self.folder}"]
+            role += [f"--ray-client-server-port={next(ports)}"]
         names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
         command = [
             str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", *role,
-            "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--num-gpus=0", f"--memory={memory_gb * GIB}",
+            f"--node-ip-address={HOST}", f"--num-cpus={cpus}", "--num-gpus=0", f"--memory={memory_gb * GIB}",
             f"--object-store-memory={80 * 2**20}", "--min-worker-port=0", "--max-worker-port=0",
             *(f"--{name}={next(ports)}" for name in names),
         ]  # fmt: skip
         log = open(self.folder.parent / f"{self.folder.name}.{len(self.nodes)}.log", "wb")
-        # A proxy would stand between the nodes.
-        environment = {**os.environ, "no_proxy": "127.0.0.1"}
+        # As in a shell with the environment active; a proxy would stand between the nodes.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "no_proxy": f"127.0.0.1,{HOST}"}
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
         )
