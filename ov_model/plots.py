@@ -104,7 +104,7 @@ def draw_energy(
     share.spines[["top"]].set_visible(False)
     share.tick_params(colors=WARM, labelsize=8)
     share.spines["right"].set_color(WARM)
-    wide = float(np.median(np.diff(frame_ids_T))) if len(frame_ids_T) > 1 else 1.0
+    wide = float(np.diff(np.unique(frame_ids_T)).min(initial=frame_ids_T.max() + 1))
     share.bar(frame_ids_T, 100 * chosen_T / patches, width=max(0.8 * wide, 0.6), color=WARM, alpha=0.45)
     share.set_ylim(0, 105)
     share.set_ylabel("patches chosen, % of the frame", color=WARM, fontsize=8)
