@@ -37,6 +37,12 @@ from ov_model.lake.ledger import Report
 from ov_model.lake.urls import Location
 
 StepEvent = dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation
+_AGAIN = {
+    "retry_failed": dg.Field(
+        bool, default_value=False, description="Do the samples that failed again, though nothing changed."
+    ),
+    "overwrite": dg.Field(bool, default_value=False, description="Do every sample again."),
+}
 
 
 @dataclass(frozen=True)
@@ -97,17 +103,25 @@ class Lane:
             pool=stages[0].pool,
             op_tags=self.need(stages[0]).op_tags,
             retry_policy=engine().retry,
+            config_schema=_AGAIN if stages[0].reads_media else None,
         )
         def step(context: dg.AssetExecutionContext) -> Iterator[StepEvent]:
             try:
                 with ending_with_run_worker():
-                    yield from self._run(context, stages)
+                    yield from self._again(context.op_execution_context.op_config)._run(context, stages)
             except LockedError as error:
                 raise still_locked(context, error) from error
             except OvError as error:
                 raise as_failure(error) from error
 
         return step
+
+    def _again(self, asked: Mapping[str, bool] | None) -> "Lane":
+        """This lane, its samples done again where the run's configuration asks for it."""
+        if not any((asked or {}).values()):
+            return self
+        spec = self.dataset.spec
+        return replace(self, dataset=Dataset(replace(spec, run=replace(spec.run, **(asked or {})))))
 
     def need(self, stage: Stage) -> Need:
         """What a step of this stage takes."""

@@ -61,8 +61,10 @@ class Playground:
         make_video(self.folder / name, frames=6, width=64, height=48, **options)
         return name
 
-    def run(self, *stages: str, shard: int | None = None, lane: Lane | None = None) -> dg.ExecuteInProcessResult:
-        """Materialize stages, of one shard where they have shards; the instance remembers."""
+    def run(
+        self, *stages: str, shard: int | None = None, lane: Lane | None = None, **asked: dict[str, bool]
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize stages, of one shard where they have shards; the instance remembers. asked: by step, its config."""
         lane = lane or self.lane()
         return dg.materialize(
             list(lane.definitions().assets or []),  # pyright: ignore[reportArgumentType]
@@ -70,7 +72,10 @@ class Playground:
             selection=[lane.key(stage) for stage in stages],
             partition_key=None if shard is None else lane.dataset.shards[shard].key,
             raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {f"{self.name}__{step}": {"config": config} for step, config in asked.items()},
+            },
         )
 
     def run_checks(self, stage: str, *names: str, shard: int | None = None) -> dg.ExecuteInProcessResult:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from ov_assets.previews import BUDGET_BYTES
+from ov_model.lake.layout import Shard, ledger_path
+from ov_model.lake.ledger import read_ledger
 from tests.assets.lanes import SHARDED, Playground, make_record, metadata, names_of_shard, versions_of, why
 from tests.factories import make_image
 
@@ -156,6 +158,20 @@ def test_a_failure_is_reported_by_reason_and_keeps_its_shard_going(playground: P
     (failure,) = told["failures"].records
     assert failure.data["id"] == names[1]
     assert len(rows_of(playground.root / "train.jsonl")) == 2
+
+
+def test_failed_samples_or_all_are_done_again_where_a_run_asks_for_it(playground: Playground):
+    names = names_of_shard(0, 3)
+    playground.options["failure_limit"] = 0.5
+    playground.write([make_record(playground.video(name), id=name) for name in names])
+    (playground.folder / names[1]).write_bytes(b"not a video")
+    playground.run_all()
+    ledger = ledger_path(playground.root, "raw_videos", Shard(0, 2))
+    for config, done in (({}, set()), ({"retry_failed": True}, {names[1]}), ({"overwrite": True}, set(names))):
+        before = read_ledger(ledger).select("id", before="finished_at")
+        assert why(playground.run("raw_videos", shard=0, raw_videos=config)) == ""
+        now = read_ledger(ledger).join(before, on="id")
+        assert set(now.filter(now["finished_at"] > now["before"])["id"]) == done
 
 
 @pytest.mark.parametrize("stage", ["raw_videos", "visidx"])
