@@ -64,7 +64,7 @@ class Playground:
     def run(
         self, *stages: str, shard: int | None = None, lane: Lane | None = None, **asked: dict[str, bool]
     ) -> dg.ExecuteInProcessResult:
-        """Materialize stages, of one shard where they have shards; the instance remembers. asked: by step, its config."""
+        """Materialize stages, of one shard where they have shards; the instance remembers. asked: config by step."""
         lane = lane or self.lane()
         return dg.materialize(
             list(lane.definitions().assets or []),  # pyright: ignore[reportArgumentType]
