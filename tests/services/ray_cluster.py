@@ -127,6 +127,12 @@ def ancestors(pid: int) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes below one, parents first."""
+    below = _children(pid)
+    return below + [each for child in below for each in descendants(child)]
+
+
 def _parent(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

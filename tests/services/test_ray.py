@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -28,7 +29,7 @@ from ov_model.lake.ledger import VOLATILE, read_ledger
 from tests.assets.lanes import TINY
 from tests.conftest import require_or_skip
 from tests.factories import make_record, make_video, write_dataset
-from tests.services.ray_cluster import RayCluster, RayNode, ancestors
+from tests.services.ray_cluster import RayCluster, RayNode, ancestors, descendants
 
 SHARDS, CLIPS, CPUS = 4, 12, 1
 PATIENCE = 1500
@@ -249,14 +250,16 @@ def test_a_node_is_lost_and_the_bytes_are_those_of_one_machine(
 
 
 def kill_while_working(place: Place, node: RayNode, runs: list[subprocess.Popen[bytes]]) -> None:
-    """kill -9 of a node's raylet as soon as a step there has done some of its videos, and not all."""
+    """kill -9 of all that runs on a node as soon as a step there has done some of its videos, and not all."""
     raylet = node.raylet
     deadline = time.monotonic() + PATIENCE
     while not place.working(raylet):
         assert time.monotonic() < deadline, "no shard was ever decoded on the node"
         assert any(run.poll() is None for run in runs), "the runs ended before a node could be lost"
         time.sleep(0.01)
-    os.kill(raylet, signal.SIGKILL)
+    for pid in [raylet, *descendants(raylet)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def contents(place: Place) -> dict[str, bytes]:
