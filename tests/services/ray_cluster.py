@@ -129,8 +129,11 @@ def ancestors(pid: int) -> list[int]:
 
 def descendants(pid: int) -> list[int]:
     """The processes below one, parents first."""
-    below = _children(pid)
-    return below + [each for child in below for each in descendants(child)]
+    parents = {int(entry.name): _parent(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
 
 
 def _parent(pid: int) -> int:
