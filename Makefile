@@ -9,6 +9,9 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed-$(EXTRAS)
 SLOW_TESTS := browser faults services
+EXAMPLES := browser/test_report.py::test_text_of_records_is_shown_as_text \
+    faults/test_kill.py::test_a_killed_command_started_again_does_what_is_left[stage1] \
+    services/test_prepare_all.py::test_videos_that_no_archive_holds_are_listed_as_missing
 
 # Tests make instances of their own.
 demo ui lint: export DAGSTER_HOME := $(CURDIR)/dagster_home
@@ -43,10 +46,10 @@ $(KERNELS): $(STAMP) $(wildcard ov_model/codec/*.py ov_model/codec/h264/*.py)
 demo: $(KERNELS)  ## real clips -> training JSONL -> a tiny model that answers, through Dagster
 	$(BIN)/python -m ov_assets.demo
 
-test: $(KERNELS)  ## all tests but browser, faults and services
-	$(BIN)/python -m pytest -n auto --dist worksteal $(SLOW_TESTS:%=--ignore=tests/%)
+test: $(KERNELS)  ## all tests, of browser, faults and services one each
+	$(BIN)/python -m pytest -n auto --dist worksteal tests $(SLOW_TESTS:%=--ignore=tests/%) $(EXAMPLES:%='tests/%')
 
-test-all: $(KERNELS)  ## the rest: browser, faults, services
+test-all: $(KERNELS)  ## those of browser, faults and services
 	$(BIN)/python -m pytest -n auto --dist worksteal $(wildcard $(SLOW_TESTS:%=tests/%))
 
 ui: $(STAMP)  ## Dagster's UI on 127.0.0.1, PORT=3000
