@@ -93,7 +93,7 @@ def folder(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("OV_LAKE", str(tmp_path / "lake"))
     with dg.DagsterInstance.get() as instance:  # two processes that find no tables both make them, and fail
-        instance.schedule_storage.all_instigator_state()
+        instance.all_instigator_state()
     return tmp_path
 
 

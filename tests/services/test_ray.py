@@ -73,7 +73,7 @@ class Place:
         (self.folder / "home").mkdir(parents=True)
         shutil.copy(default_dagster_home() / "dagster.yaml", self.folder / "home")
         with dg.DagsterInstance.from_config(str(self.folder / "home")) as instance:  # two runs would both make tables
-            instance.schedule_storage.all_instigator_state()
+            instance.all_instigator_state()
         self.location.write_text(LOCATION.format(attributes=self.attributes))
         self.lane.dataset.index_records()
 
