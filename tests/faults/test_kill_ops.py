@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from ov_model import stage1
 from ov_model.lake.dataset import Dataset
 from ov_model.lake.ledger import VOLATILE, read_ledger
+from ov_model.ops.adopt import adopt_stage1
 from ov_model.ops.gc import collect
 from ov_model.ops.remove import What, remove
 from ov_model.ops.reshard import reshard
 from ov_model.ops.verify import verify
-from tests.factories import make_record, make_video
+from tests.factories import make_record, make_video, write_dataset
 from tests.lake.lanes import files, lane
+from tests.ops.configs import stage1_config
 
 KILL = """
 import os, signal, sys
@@ -41,7 +44,7 @@ def killed(before: int, *arguments: object) -> bool:
     """Whether `ov` was killed before its rename or removal number `before`, rather than coming to its end."""
     command = [sys.executable, "-c", KILL, str(before), *map(str, arguments)]
     code = subprocess.run(command, check=False, capture_output=True).returncode
-    assert code in (0, -9)
+    assert code in (0, 3, -9)
     return code == -9
 
 
@@ -139,3 +142,47 @@ def test_gc(made: Dataset) -> None:
         if not was_killed:
             break
     assert points >= 2
+
+
+def test_verify_repair(made: Dataset) -> None:
+    for path in sorted((made.root / "visidx").glob("*.npy"))[:3]:
+        path.unlink()
+    points = 0
+    for before, dataset in copies(made, step=3):
+        was_killed = killed(before, "verify", dataset.root, "--repair")
+        verify(dataset.root, repair=True)
+        assert run_all(dataset) > 0, before
+        if before == 0:
+            expected = state(dataset)
+        assert state(dataset) == expected, before
+        points += was_killed
+        if not was_killed:
+            break
+    assert points >= 2
+
+
+def test_adopt(tmp_path: Path) -> None:
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    for i in range(3):
+        make_video(reference / f"v{i}.mp4", seed=i)
+    write_dataset(reference / "raw.json", [make_record(f"v{i}.mp4", id=f"v{i}") for i in range(3)])
+    stage1.run(stage1_config(reference))
+    shutil.rmtree(reference / "visidx" / "ledger")
+    points = 0
+    for before in range(100):
+        root = tmp_path / f"copy{before}"
+        shutil.copytree(reference, root)
+        options = ("--dataset_path", root / "raw.json", "--out_root", root / "visidx", "--media_root", root)
+        sizes = ("--square_size", 64, "--sequence_length", 8, "--keep_frames_equiv", 2, "--num_workers", 0)
+        was_killed = killed(before, "adopt", "stage1", *options, *sizes)
+        adopted = adopt_stage1(stage1_config(root))
+        assert (adopted.adopted + adopted.already, adopted.problems) == (3, []), before
+        report = stage1.run(stage1_config(root))
+        assert not isinstance(report, list)
+        assert (report.reused, report.computed) == (3, 0), before
+        assert not [path for path in root.rglob("*") if path.suffix in (".tmp", ".lock")]
+        points += was_killed
+        if not was_killed:
+            break
+    assert points >= 1
