@@ -7,8 +7,16 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 from tests.assets.lanes import Playground, make_record, names_of_shard
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_of_another_test() -> Iterator[None]:
+    """Dagster remembers the last instance's storage, and not always forgets it with the instance."""
+    with set_defs_state_storage(None):
+        yield
 
 
 @pytest.fixture
