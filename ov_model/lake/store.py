@@ -185,23 +185,20 @@ class RemoteStore:
             return
 
     def names(self, folder: str) -> list[str]:
-        url = self.url(folder)
-        try:
-            with _reach(url):
-                found = filesystem(url.scheme).ls(url.path, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(info["name"].rpartition("/")[2] for info in found if info["type"] == "file")
+        return self._entries(folder, "file")
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in a folder, sorted."""
+        return self._entries(folder, "directory")
+
+    def _entries(self, folder: str, kind: str) -> list[str]:
         url = self.url(folder)
         try:
             with _reach(url):
                 found = filesystem(url.scheme).ls(url.path, detail=True)
         except FileNotFoundError:
             return []
-        return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
+        return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == kind)
 
     def replace(self, key: str, data: bytes, known: ObjectState | None) -> bool:
         """Put a file in the place of one that is still as known (None: of nothing); False when it is not."""
